@@ -44,7 +44,7 @@ func All() []string {
 const Variable = "SEMEL_CRASH"
 
 var (
-	armed     string
+	armed     atomic.Pointer[string] // nil while no point is armed
 	countdown atomic.Int64
 )
 
@@ -54,14 +54,24 @@ func init() {
 	if err != nil || n < 1 {
 		n = 1
 	}
-	armed = name
 	countdown.Store(n)
+	if name != "" {
+		armed.Store(&name)
+	}
+}
+
+// Arm makes the next passage of a point kill the process, in place of any
+// point that was armed before. The demo arms its worker with it at run time.
+func Arm(point string) {
+	armed.Store(nil) // no passage may meet the new count with the old point
+	countdown.Store(1)
+	armed.Store(&point)
 }
 
 // Here kills the process with SIGKILL, as a power cut or the kernel would, if
 // the point is armed: no deferred call and no buffer gets another chance.
 func Here(point string) {
-	if armed == "" || armed != point || countdown.Add(-1) != 0 {
+	if p := armed.Load(); p == nil || *p != point || countdown.Add(-1) != 0 {
 		return
 	}
 	_ = syscall.Kill(syscall.Getpid(), syscall.SIGKILL)
