@@ -1,0 +1,164 @@
+package client
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/semel-dev/semel"
+)
+
+// A Class says what kind of failure it was. It is an error, so that
+// errors.Is(err, client.ClassTimeout) asks whether any try failed so.
+type Class string
+
+// Classes that may pass by themselves: the request is sent again.
+const (
+	ClassRefused    Class = "refused"    // nobody listens there
+	ClassReset      Class = "reset"      // the connection broke, maybe after the command took effect
+	ClassDNS        Class = "dns"        // the name was not found
+	ClassConnection Class = "connection" // any other failure to reach the server
+	ClassTimeout    Class = "timeout"    // one try, or the whole call, took too long; 408
+	ClassThrottled  Class = "throttled"  // 429
+	ClassServer     Class = "server"     // 5xx
+	ClassMalformed  Class = "malformed"  // the answer is not what a gateway sends
+)
+
+// Classes that are final.
+const (
+	ClassCanceled     Class = "canceled"     // the caller's context ended
+	ClassTLS          Class = "tls"          // the server's certificate or protocol
+	ClassUnauthorized Class = "unauthorized" // 401, or Options.Authorize failed
+	ClassForbidden    Class = "forbidden"    // 403
+	ClassInvalid      Class = "invalid"      // any other 3xx and 4xx: the request must be changed
+	ClassFailed       Class = "failed"       // the operation failed on the server, or was canceled there
+)
+
+func (c Class) Error() string { return string(c) }
+
+func (c Class) passes() bool {
+	switch c {
+	case ClassRefused, ClassReset, ClassDNS, ClassConnection, ClassTimeout, ClassThrottled, ClassServer, ClassMalformed:
+		return true
+	}
+	return false
+}
+
+// end says how a series of tries ended whose last one failed so.
+func (c Class) end() string {
+	switch {
+	case c == ClassCanceled:
+		return "canceled"
+	case c.passes():
+		return "gave up"
+	}
+	return "stopped"
+}
+
+// A Rejected is the business's no: an outcome, answered to every repeat. It
+// unwraps to the [semel.Rejection] that the handler returned; its Status is 0
+// where the outcome was polled for, since an operation does not show it.
+type Rejected struct {
+	semel.Rejection
+	Operation string // id
+	Key       string
+}
+
+func (r *Rejected) Unwrap() error { return &r.Rejection }
+
+// An Error is one way in which a call failed.
+type Error struct {
+	Class Class
+	// Status is the HTTP status, and Type the last part of the problem's type,
+	// such as "overloaded"; zero if there was no answer.
+	Status int
+	Type   string
+	// Command and Key are what to send again to learn the outcome.
+	Command string
+	Key     string
+	// Operation is the operation's id where the command is known to be
+	// accepted durably.
+	Operation string
+	// Message says what happened. It has nothing in it that changes from try
+	// to try, such as a local port.
+	Message string
+	// Count is how many tries failed with this class and message.
+	Count int
+	// Err is the cause: the transport's error, the context's, or the root
+	// package's sentinel for the problem.
+	Err error
+
+	final bool          // although its class may pass
+	after time.Duration // the Retry-After
+}
+
+func (e *Error) Error() string { return e.Command + ": " + e.Message }
+
+// Unwrap returns Err.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Is makes errors.Is true for the error's class.
+func (e *Error) Is(target error) bool {
+	c, ok := target.(Class)
+	return ok && c == e.Class
+}
+
+// An Errors is what a call returns whose tries failed in different ways.
+// errors.Is and errors.As look into each.
+type Errors struct {
+	Command string
+	Key     string
+	// Tries is how many tries were made.
+	Tries int
+	// Distinct has one error for each class and message, in the order of their
+	// first appearance.
+	Distinct []*Error
+
+	end string // how the series ended
+}
+
+func (e *Errors) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s after %d tries: ", e.Command, e.end, e.Tries)
+	for i, d := range e.Distinct {
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		fmt.Fprintf(&b, "%s (×%d)", d.Message, d.Count)
+	}
+	return b.String()
+}
+
+// Unwrap returns the distinct errors.
+func (e *Errors) Unwrap() []error {
+	errs := make([]error, len(e.Distinct))
+	for i, d := range e.Distinct {
+		errs[i] = d
+	}
+	return errs
+}
+
+// A tally collects the failures of a series of tries.
+type tally struct {
+	distinct []*Error
+}
+
+func (t *tally) add(e *Error) {
+	for _, d := range t.distinct {
+		if d.Class == e.Class && d.Message == e.Message {
+			d.Count++
+			return
+		}
+	}
+	e.Count = 1
+	t.distinct = append(t.distinct, e)
+}
+
+// err returns one distinct error as itself, several as an aggregate.
+func (t *tally) err(end string, tries int) error {
+	first := t.distinct[0]
+	if len(t.distinct) == 1 {
+		return first
+	}
+	return &Errors{Command: first.Command, Key: first.Key, Tries: tries, Distinct: t.distinct, end: end}
+}
