@@ -1,10 +1,15 @@
 package semel
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,22 +28,60 @@ type Options struct {
 	Group int
 }
 
+func (o Options) withDefaults() Options {
+	o.Logger = cmp.Or(o.Logger, slog.Default())
+	o.Window = cmp.Or(o.Window, 7*24*time.Hour)
+	o.Tombstone = cmp.Or(o.Tombstone, 400*24*time.Hour)
+	o.Backlog = cmp.Or(o.Backlog, 4096)
+	o.Group = cmp.Or(o.Group, 128)
+	return o
+}
+
 // An Engine runs commands against one store. Register every handler and
 // projection before [Engine.Run]; all other methods may be called concurrently.
 type Engine[Tx any] struct {
 	store   Store[Tx]
 	options Options
+	log     *slog.Logger
+	stats   counters
 
-	mu          sync.Mutex
+	mu          sync.Mutex // guards what registration fills, until Run
 	running     bool
 	commands    map[string]*definition[Tx]
 	projections []*projection[Tx]
 	kinds       map[reflect.Type]eventKind
+
+	ready    chan struct{} // closed once commands are taken
+	draining chan struct{} // closed when no more commands are taken
+	intake   sync.RWMutex  // held for reading while a command is queued
+	closed   bool          // under intake: nothing may be queued any more
+
+	queue     chan *task[Tx] // commands that callers wait for
+	claimed   chan *task[Tx] // operations that the runner has claimed
+	wake      chan struct{}  // something may be due
+	hub       *hub
+	followers []*follower[Tx]
 }
 
 // New returns an engine on a store.
 func New[Tx any](store Store[Tx], o *Options) *Engine[Tx] {
-	return &Engine[Tx]{store: store}
+	if o == nil {
+		o = &Options{}
+	}
+	options := o.withDefaults()
+	return &Engine[Tx]{
+		store:    store,
+		options:  options,
+		log:      options.Logger,
+		commands: make(map[string]*definition[Tx]),
+		kinds:    make(map[reflect.Type]eventKind),
+		ready:    make(chan struct{}),
+		draining: make(chan struct{}),
+		queue:    make(chan *task[Tx], options.Backlog),
+		claimed:  make(chan *task[Tx], options.Group),
+		wake:     make(chan struct{}, 1),
+		hub:      newHub(),
+	}
 }
 
 func (e *Engine[Tx]) register(f func()) {
@@ -50,33 +93,115 @@ func (e *Engine[Tx]) register(f func()) {
 	f()
 }
 
-// An Answer is what [Engine.Submit] found.
-type Answer struct {
-	// Operation is done, or accepted durably and still open.
-	Operation *Operation
-	// Replayed is set when the command had been sent before.
-	Replayed bool
+// Run takes and runs commands until ctx ends. It then takes no more, finishes
+// what it has begun, and returns nil; accepted operations that were not begun
+// stay in the store for the next run. An error means that it could not start.
+// Errors of the store while it runs are logged and tried again. Run may be
+// called once.
+func (e *Engine[Tx]) Run(ctx context.Context) error {
+	if err := e.start(ctx); err != nil {
+		return fmt.Errorf("starting the engine: %w", err)
+	}
+	// What has begun is finished although ctx has ended: leases bound it.
+	work := context.WithoutCancel(ctx)
+	var readers, writers sync.WaitGroup
+	stop := make(chan struct{})
+
+	readers.Go(func() { e.claimUntil(ctx, work) })
+	readers.Go(func() { e.sweepUntil(ctx) })
+	for _, f := range e.followers {
+		readers.Go(func() { e.followUntil(ctx, f) })
+	}
+	writers.Go(func() { e.execute(work, stop) })
+	close(e.ready)
+
+	<-ctx.Done()
+	e.intake.Lock()
+	e.closed = true
+	e.intake.Unlock()
+	close(e.draining)
+	readers.Wait() // the runner waits for what it has claimed, which needs the executor
+	close(stop)
+	writers.Wait()
+	e.hub.close()
+	return nil
 }
 
-// SubmitOptions say how long to wait.
-type SubmitOptions struct {
-	// Async asks only for durable acceptance.
-	Async bool
-	// Wait is how long to wait for the outcome; 0 means until ctx ends.
-	// When it passes, the operation is returned as it stands.
-	Wait time.Duration
+func (e *Engine[Tx]) start(ctx context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.running {
+		return errors.New("it was started before")
+	}
+	if err := e.openFollowers(ctx); err != nil {
+		return err
+	}
+	e.running = true
+	return nil
 }
 
-func (e *Engine[Tx]) Run(ctx context.Context) error { panic("to be written") }
-func (e *Engine[Tx]) Ready() <-chan struct{} { panic("to be written") }
-func (e *Engine[Tx]) Commands() []string { panic("to be written") }
-func (e *Engine[Tx]) Submit(ctx context.Context, c Command, o SubmitOptions) (Answer, error) { panic("to be written") }
-func (e *Engine[Tx]) Operation(ctx context.Context, tenant, principal string, id ID) (*Operation, error) { panic("to be written") }
-func (e *Engine[Tx]) Operations(ctx context.Context, q OperationQuery) ([]*Operation, error) { panic("to be written") }
-func (e *Engine[Tx]) Await(ctx context.Context, tenant, principal string, id ID) (*Operation, error) { panic("to be written") }
-func (e *Engine[Tx]) Head(ctx context.Context) (int64, error) { panic("to be written") }
+// Ready is closed once the engine takes commands.
+func (e *Engine[Tx]) Ready() <-chan struct{} { return e.ready }
 
-// A Watch wakes its reader.
-type Watch struct{ C <-chan struct{} }
-func (w *Watch) Close() {}
-func (e *Engine[Tx]) Watch(tenant, principal string) *Watch { panic("to be written") }
+// Draining is closed when the engine takes no more commands.
+func (e *Engine[Tx]) Draining() <-chan struct{} { return e.draining }
+
+// Commands lists the names that have a handler, sorted.
+func (e *Engine[Tx]) Commands() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	names := make([]string, 0, len(e.commands))
+	for name := range e.commands {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Head returns the last position of the log.
+func (e *Engine[Tx]) Head(ctx context.Context) (int64, error) { return e.store.Head(ctx) }
+
+// Watch wakes the caller when operations of one tenant and principal change.
+func (e *Engine[Tx]) Watch(tenant, principal string) *Watch {
+	return e.hub.watch(scope{tenant, principal})
+}
+
+// Stats counts since the engine was made what it did, for benchmarks and
+// metrics.
+type Stats struct {
+	Commits  int64 // transactions committed, each one flush
+	Executed int64 // handlers' calls whose outcome was committed
+	Replayed int64 // repeats answered from what is stored
+	Careful  int64 // operations taken out of their group to run apart
+}
+
+type counters struct{ commits, executed, replayed, careful atomic.Int64 }
+
+// Stats returns the counts so far.
+func (e *Engine[Tx]) Stats() Stats {
+	return Stats{
+		Commits:  e.stats.commits.Load(),
+		Executed: e.stats.executed.Load(),
+		Replayed: e.stats.replayed.Load(),
+		Careful:  e.stats.careful.Load(),
+	}
+}
+
+func (e *Engine[Tx]) nudge() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// pause waits for d or until ctx ends, which it reports.
+func pause(ctx context.Context, d time.Duration) (ended bool) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return false
+	case <-ctx.Done():
+		return true
+	}
+}

@@ -113,7 +113,7 @@ func (u *Unit[Tx]) record(event any, subject string, version int64) error {
 	u.events = append(u.events, &Event{
 		Tenant:      u.op.Tenant,
 		Operation:   u.op.ID,
-		Number:      len(u.events),
+		Number:      u.op.Events + len(u.events),
 		Name:        kind.name,
 		Schema:      kind.schema,
 		Subject:     subject,

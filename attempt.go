@@ -1,0 +1,391 @@
+package semel
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/semel-dev/semel/internal/crashpoint"
+)
+
+// run is what one call of a handler left behind in its group.
+type run struct {
+	decision decision
+	events   []*Event
+	result   []byte
+	status   int
+	resource string
+}
+
+// decision is how an attempt ended; the zero value is success.
+type decision struct {
+	rejection   *Rejection
+	err         error // technical failure
+	wait        time.Duration
+	disposition Disposition // set when a failure is final
+}
+
+func (d *decision) ok() bool { return d.rejection == nil && d.err == nil }
+
+// attempt is one transaction of a group.
+type attempt[Tx any] struct {
+	*Engine[Tx]
+	ctx     context.Context
+	session Session[Tx]
+	now     time.Time
+	tasks   []*task[Tx]
+	solo    bool
+
+	lead    map[ID]int // the first task of each id in this group
+	held    map[string]bool
+	running []int // indexes of tasks whose handler is called
+	replies []reply
+	told    []*Operation // changed operations, for those who wait
+	inserts []*Operation
+	changes []Change
+	owners  []*task[Tx] // of changes
+	log     []*Event    // appended in this transaction, in order
+	fused   []*follower[Tx]
+	spoiled int
+	// committing is set once the transaction's end may be unknown.
+	committing bool
+}
+
+func (e *Engine[Tx]) newAttempt(ctx context.Context, tasks []*task[Tx], solo bool) *attempt[Tx] {
+	return &attempt[Tx]{
+		Engine: e, ctx: ctx, tasks: tasks, solo: solo, spoiled: -1,
+		replies: make([]reply, len(tasks)),
+	}
+}
+
+// run returns an error when it is not known whether, or known that not, the
+// transaction was committed. With a spoiled member it was not.
+func (a *attempt[Tx]) run() (err error) {
+	crashpoint.Here(crashpoint.BeforeBegin)
+	if a.session, err = a.store.Begin(a.ctx, a.solo); err != nil {
+		return fmt.Errorf("beginning: %w", err)
+	}
+	defer func() { a.session.Rollback(); a.release() }()
+	if err := a.sort(); err != nil {
+		return err
+	}
+	if err := a.call(); err != nil || a.spoiled >= 0 {
+		return err
+	}
+	crashpoint.Here(crashpoint.AfterHandlers)
+	if err := a.teethAfterHandlers(); err != nil {
+		return err
+	}
+	if err := a.settle(); err != nil {
+		return err
+	}
+	if fenced, err := a.record(); err != nil || fenced {
+		return err
+	}
+	crashpoint.Here(crashpoint.AfterRecord)
+	return a.commit()
+}
+
+func (a *attempt[Tx]) commit() error {
+	if crashpoint.Broken("answer-before-commit") {
+		a.reply()
+	}
+	crashpoint.Here(crashpoint.BeforeCommit)
+	a.committing = true
+	if err := a.session.Commit(a.ctx); err != nil {
+		return fmt.Errorf("committing: %w", err)
+	}
+	crashpoint.Here(crashpoint.AfterCommit)
+	a.stats.commits.Add(1)
+	a.stats.executed.Add(int64(len(a.running)))
+	for _, f := range a.fused {
+		f.advanced(a.log[len(a.log)-1].Position)
+	}
+	if len(a.log) > 0 && len(a.fused) < len(a.followers) {
+		a.wakeFollowers()
+	}
+	if slices.ContainsFunc(a.told, func(op *Operation) bool { return op.State.Unfinished() }) {
+		a.nudge()
+	}
+	crashpoint.Here(crashpoint.BeforeAnswer)
+	a.hub.tell(a.told)
+	a.reply()
+	return nil
+}
+
+func (a *attempt[Tx]) reply() {
+	for i, t := range a.tasks {
+		if t.claimed {
+			t.finish()
+			continue
+		}
+		select {
+		case t.answer <- a.replies[i]:
+		default: // answered already, by a step broken on purpose
+		}
+	}
+}
+
+// sort decides for every task whether its handler is called, it is only
+// accepted, or it is a repeat.
+func (a *attempt[Tx]) sort() error {
+	fresh := make([]Lookup, 0, len(a.tasks))
+	for _, t := range a.tasks {
+		if !t.claimed {
+			fresh = append(fresh, Lookup{ID: t.op.ID, Tenant: t.op.Tenant, Subjects: t.op.Subjects})
+		}
+	}
+	var known []Known
+	if len(fresh) > 0 {
+		var err error
+		if known, err = a.session.Lookup(a.ctx, fresh); err != nil {
+			return fmt.Errorf("looking up operations: %w", err)
+		}
+	}
+	a.now = a.session.Now()
+	a.lead = make(map[ID]int, len(a.tasks))
+	for i, t := range a.tasks {
+		if t.claimed {
+			a.running = append(a.running, i)
+			continue
+		}
+		a.sortOne(i, t, known[0])
+		known = known[1:]
+	}
+	return nil
+}
+
+func (a *attempt[Tx]) sortOne(i int, t *task[Tx], k Known) {
+	first, again := a.lead[t.op.ID]
+	switch {
+	case k.Expired:
+		a.replies[i] = reply{err: fmt.Errorf("%w: %q", ErrKeyExpired, t.op.Key)}
+	case k.Operation != nil:
+		a.replies[i] = replay(t, k.Operation)
+	case again:
+		// Answered by whatever becomes of the first; see settle.
+		a.replies[i] = replay(t, a.tasks[first].op)
+	default:
+		a.lead[t.op.ID] = i
+		if a.mustQueue(t, k) && t.decided == nil {
+			a.accept(i, t)
+			return
+		}
+		a.running = append(a.running, i)
+	}
+}
+
+func replay[Tx any](t *task[Tx], op *Operation) reply {
+	if op.Fingerprint != t.op.Fingerprint {
+		return reply{err: fmt.Errorf("%w: %q was first used with another request", ErrKeyReused, t.op.Key)}
+	}
+	return reply{op: op, replayed: true}
+}
+
+// mustQueue reports whether a new operation has to be accepted first and run
+// under a claim: its caller does not wait, it is solo, or it stands behind
+// another of its subject.
+func (a *attempt[Tx]) mustQueue(t *task[Tx], k Known) bool {
+	if k.Behind || t.async.Load() || t.def.solo() {
+		return true
+	}
+	return slices.ContainsFunc(t.op.Subjects, func(s string) bool { return a.held[t.op.Tenant+"\x00"+s] })
+}
+
+// hold makes later members of this group queue behind t.
+func (a *attempt[Tx]) hold(t *task[Tx]) {
+	if a.held == nil {
+		a.held = make(map[string]bool)
+	}
+	for _, s := range t.op.Subjects {
+		a.held[t.op.Tenant+"\x00"+s] = true
+	}
+}
+
+func (a *attempt[Tx]) accept(i int, t *task[Tx]) {
+	op := *t.op
+	op.State, op.AcceptedAt, op.DueAt, op.Holds = Accepted, a.now, a.now, len(op.Subjects) > 0
+	a.hold(t)
+	a.add(i, &op)
+}
+
+// add puts a changed operation where it will be stored and told of.
+func (a *attempt[Tx]) add(i int, op *Operation) {
+	t := a.tasks[i]
+	if t.claimed {
+		a.changes = append(a.changes, Change{Operation: op, State: Running, Epoch: t.op.Epoch})
+		a.owners = append(a.owners, t)
+	} else if !crashpoint.Broken("no-record") {
+		a.inserts = append(a.inserts, op)
+	}
+	a.told = append(a.told, op)
+	a.replies[i] = reply{op: op}
+}
+
+// call runs the handlers of the members that are to run.
+func (a *attempt[Tx]) call() error {
+	members := make([]Member[Tx], 0, len(a.running))
+	index := make([]int, 0, len(a.running))
+	longest := time.Duration(0)
+	for _, i := range a.running {
+		t := a.tasks[i]
+		t.run = nil
+		if t.decided != nil {
+			t.run = &run{decision: *t.decided}
+			continue
+		}
+		longest = max(longest, t.def.lease())
+		index = append(index, i)
+		members = append(members, Member[Tx]{Subjects: t.op.Subjects, Call: func(ctx context.Context, tx Tx) error {
+			return a.handle(ctx, t, tx)
+		}})
+	}
+	if len(members) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(a.ctx, longest)
+	defer cancel()
+	spoiled, err := a.session.Run(ctx, members)
+	if err != nil {
+		return a.blame(err)
+	}
+	if spoiled >= 0 {
+		a.spoiled = index[spoiled]
+	}
+	return nil
+}
+
+// blame finds the member whose failure cost the group its transaction, such as
+// a trigger that rolls back: only that one shall suffer from it.
+func (a *attempt[Tx]) blame(lost error) error {
+	for _, i := range slices.Backward(a.running) {
+		if r := a.tasks[i].run; r != nil && !r.decision.ok() && a.tasks[i].decided == nil {
+			a.spoiled = i
+			return nil
+		}
+	}
+	return fmt.Errorf("running handlers: %w", lost)
+}
+
+// handle calls one handler and appends its events. It returns an error if the
+// call must leave no trace.
+func (a *attempt[Tx]) handle(ctx context.Context, t *task[Tx], tx Tx) error {
+	u := &Unit[Tx]{Tx: tx, engine: a.Engine, session: a.session, op: t.op}
+	if err := json.Unmarshal(t.op.Correlation, &u.correlation); err != nil {
+		a.options.Logger.Error("stored correlation does not decode", slog.String("operation", t.op.ID.String()), slog.Any("error", err))
+	}
+	result, err := callSafely(withCorrelation(ctx, u.correlation), t, u)
+	if err == nil {
+		err = u.err
+	}
+	t.run = &run{events: u.events, status: u.status, resource: u.resource}
+	if err == nil {
+		if t.run.result, err = json.Marshal(result); err != nil {
+			err = TerminalError(fmt.Errorf("encoding the result: %w", err))
+		}
+	}
+	if err == nil && len(u.events) > 0 {
+		for _, event := range u.events {
+			event.At = a.now
+		}
+		err = a.session.Append(ctx, u.events)
+	}
+	if err == nil {
+		a.log = append(a.log, u.events...)
+	}
+	t.run.decision = t.decide(err)
+	return err
+}
+
+func callSafely[Tx any](ctx context.Context, t *task[Tx], u *Unit[Tx]) (result any, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &panicError{v, debug.Stack()}
+		}
+	}()
+	return t.def.call(ctx, u, t.command)
+}
+
+// decide turns a handler's error into what becomes of the operation.
+func (t *task[Tx]) decide(err error) decision {
+	var rejection *Rejection
+	if err == nil {
+		return decision{}
+	}
+	if errors.As(err, &rejection) {
+		return decision{rejection: rejection}
+	}
+	attempt := t.op.Attempts
+	if !t.claimed {
+		attempt++ // this call was made without a claim
+	}
+	class := t.def.Retry.classify(err)
+	wait, disposition := t.def.Retry.next(class, attempt)
+	if t.def.Guarantee == AtMostOnce && disposition == "" {
+		disposition = Terminal
+		if class == ClassPanic || class == ClassTimeout {
+			disposition = Unknown
+		}
+	}
+	return decision{err: err, wait: wait, disposition: disposition}
+}
+
+// record projects, where that can be done at once, and stores the operations.
+// It reports whether a claim was found lost, in which case nothing may be
+// committed and the others run again.
+func (a *attempt[Tx]) record() (fenced bool, err error) {
+	completed, err := a.fuse()
+	if err != nil {
+		return false, err
+	}
+	for _, op := range a.told {
+		if op.State == Executed && completed {
+			if err := op.move(Completed); err != nil {
+				return false, err
+			}
+			op.DoneAt, op.DonePosition = a.now, op.Position
+			op.ExpiresAt = a.now.Add(a.window(op.Name))
+		}
+	}
+	if len(a.inserts) > 0 {
+		if err := a.session.Insert(a.ctx, a.inserts); err != nil {
+			return false, fmt.Errorf("storing operations: %w", err)
+		}
+	}
+	if len(a.changes) == 0 {
+		return false, nil
+	}
+	stored, err := a.session.Update(a.ctx, a.changes)
+	if err != nil {
+		return false, fmt.Errorf("storing outcomes: %w", err)
+	}
+	return a.dropFenced(stored), nil
+}
+
+// dropFenced takes tasks whose lease was lost out of the group. Their new
+// owner answers for them.
+func (a *attempt[Tx]) dropFenced(stored []bool) bool {
+	lost := make(map[*task[Tx]]bool)
+	for i, ok := range stored {
+		if !ok {
+			lost[a.owners[i]] = true
+			a.options.Logger.Warn("lease lost, attempt dropped", slog.String("operation", a.owners[i].op.ID.String()))
+		}
+	}
+	if len(lost) == 0 {
+		return false
+	}
+	a.session.Rollback()
+	rest := slices.DeleteFunc(slices.Clone(a.tasks), func(t *task[Tx]) bool { return lost[t] })
+	for t := range lost {
+		t.finish()
+	}
+	a.release()
+	a.runGroup(a.ctx, rest)
+	return true
+}
