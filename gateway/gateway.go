@@ -1,0 +1,280 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/semel-dev/semel"
+)
+
+// An Engine is what the gateway needs of a [semel.Engine], whatever its
+// transactions are.
+type Engine interface {
+	Submit(ctx context.Context, c semel.Command, o semel.SubmitOptions) (semel.Answer, error)
+	Operation(ctx context.Context, tenant, principal string, id semel.ID) (*semel.Operation, error)
+	Operations(ctx context.Context, q semel.OperationQuery) ([]*semel.Operation, error)
+	Await(ctx context.Context, tenant, principal string, id semel.ID) (*semel.Operation, error)
+	Watch(tenant, principal string) *semel.Watch
+	Head(ctx context.Context) (int64, error)
+	Commands() []string
+}
+
+// An Identity is who asks. It is part of every key's scope, so it must be
+// stable: a user's id, not a session's.
+type Identity struct {
+	Tenant    string // for which customer; empty in a system with one
+	Principal string // never empty
+}
+
+// A Challenge is an error for [Options].Authenticate to return, alone or
+// wrapped: the value of the answer's WWW-Authenticate header, such as
+// `Bearer realm="bank"`.
+type Challenge string
+
+func (c Challenge) Error() string { return "credentials are missing or refused" }
+
+// Options are the gateway's choices. Authenticate is required; for everything
+// else the zero value is fit for production.
+type Options struct {
+	// Authenticate says who asks. An error gives 401, with WWW-Authenticate
+	// if it is or wraps a [Challenge]; one that wraps [semel.ErrUnavailable]
+	// gives 503. The error's text is logged and not shown.
+	Authenticate func(*http.Request) (Identity, error)
+	// Authorize, if set, is asked before every command, also before one that
+	// is only a repeat. An error gives 403, or 503 as above. Reading one's own
+	// operations needs no more than being their principal.
+	Authorize func(ctx context.Context, who Identity, command string) error
+
+	Wait    time.Duration // how long a caller waits who does not say; 0 means 10 s, negative not at all
+	MaxWait time.Duration // the most that Prefer: wait can ask for; 0 means 60 s
+
+	MaxBody   int64 // most bytes of a command's body; 0 means 64 KiB
+	MaxHeader int   // most bytes of all headers, each counted with 32 more; 0 means 16 KiB
+
+	// Prefix is the path under which clients see the gateway. Empty means that
+	// it is at the root or behind [http.StripPrefix], which shows by itself;
+	// behind a proxy that takes a prefix away it must be set.
+	Prefix string
+	// Origin is the scheme and host under which clients see the gateway, such
+	// as "https://api.example.com"; empty means those of the request.
+	Origin string
+
+	Heartbeat time.Duration // between signs of life on a silent stream; 0 means 15 s
+	Stall     time.Duration // how long a stream's reader may take none of it before it is cut; 0 means 10 s
+
+	Logger *slog.Logger // nil means slog.Default()
+}
+
+// A Gateway serves an engine's commands and operations over HTTP. Bind routes
+// before it serves; all else may happen concurrently.
+type Gateway struct {
+	engine  Engine
+	options Options
+	mux     *http.ServeMux
+}
+
+// New returns a gateway to an engine. It panics if o.Authenticate is missing:
+// without it every caller would share every other's keys.
+func New(engine Engine, o *Options) *Gateway {
+	if o == nil || o.Authenticate == nil {
+		panic("gateway: Options.Authenticate is required")
+	}
+	g := &Gateway{engine: engine, options: withDefaults(*o), mux: http.NewServeMux()}
+	g.handle("POST /commands/{name}", g.post)
+	g.handle("PUT /commands/{name}/{key}", g.put)
+	g.handle("GET /operations", g.list)
+	g.handle("GET /operations/{id}", g.read)
+	g.handle("GET /operations/{id}/events", g.follow)
+	g.handle("GET /operations/events", g.outcomes)
+	return g
+}
+
+func withDefaults(o Options) Options {
+	setDuration := func(d *time.Duration, otherwise time.Duration) {
+		if *d == 0 {
+			*d = otherwise
+		}
+	}
+	setDuration(&o.Wait, 10*time.Second)
+	setDuration(&o.MaxWait, 60*time.Second)
+	setDuration(&o.Heartbeat, 15*time.Second)
+	setDuration(&o.Stall, 10*time.Second)
+	if o.MaxBody == 0 {
+		o.MaxBody = 64 << 10
+	}
+	if o.MaxHeader == 0 {
+		o.MaxHeader = 16 << 10
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	o.Origin = strings.TrimSuffix(o.Origin, "/")
+	if o.Prefix = strings.Trim(o.Prefix, "/"); o.Prefix != "" {
+		o.Prefix = "/" + o.Prefix
+	}
+	return o
+}
+
+// A serve answers one request of a known caller. Before it has begun to write
+// it may return an error instead, which becomes problem details.
+type serve func(w http.ResponseWriter, r *http.Request, who Identity) error
+
+func (g *Gateway) handle(pattern string, s serve) {
+	g.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		who, err := g.identify(r)
+		if err == nil {
+			err = s(w, r, who)
+		}
+		if err != nil {
+			g.refuse(w, r, err)
+		}
+	})
+}
+
+// ServeHTTP answers one request.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	if size := headerSize(r.Header); size > g.options.MaxHeader {
+		g.refuse(w, r, refusal(headersTooLarge, "the headers count %d bytes; at most %d are taken", size, g.options.MaxHeader))
+		return
+	}
+	r = g.withoutPrefix(r)
+	// The mux would redirect an unclean path, to a place that lacks the
+	// prefix, and some clients would follow a POST with a GET.
+	if p := r.URL.EscapedPath(); path.Clean(p) != p {
+		g.refuse(w, r, refusal(notFound, "there is nothing at %q", p))
+		return
+	}
+	handler, pattern := g.mux.Handler(r)
+	if pattern == "" {
+		g.nowhere(w, r, handler)
+		return
+	}
+	g.mux.ServeHTTP(w, r)
+}
+
+// headerSize counts as HTTP/2 does (RFC 9113, section 6.5.2), so that many
+// small headers are as dear as a few large ones.
+func headerSize(h http.Header) int {
+	size := 0
+	for name, values := range h {
+		for _, value := range values {
+			size += len(name) + len(value) + 32
+		}
+	}
+	return size
+}
+
+// withoutPrefix takes the configured prefix off unless somebody before has.
+func (g *Gateway) withoutPrefix(r *http.Request) *http.Request {
+	prefix := g.options.Prefix
+	if prefix == "" || !strings.HasPrefix(r.URL.Path, prefix+"/") {
+		return r
+	}
+	stripped := new(http.Request)
+	*stripped = *r
+	stripped.URL = new(url.URL)
+	*stripped.URL = *r.URL
+	stripped.URL.Path = strings.TrimPrefix(r.URL.Path, prefix)
+	stripped.URL.RawPath = strings.TrimPrefix(r.URL.RawPath, prefix)
+	return stripped
+}
+
+// base returns the path under which the client sees the gateway. A mux and
+// [http.StripPrefix] leave the request line as it came: what they took away is
+// the difference.
+func (g *Gateway) base(r *http.Request) string {
+	if g.options.Prefix != "" {
+		return g.options.Prefix
+	}
+	seen, _, _ := strings.Cut(r.RequestURI, "?")
+	if !strings.HasPrefix(seen, "/") { // absolute form, as proxies send it
+		u, err := url.Parse(seen)
+		if err != nil {
+			return ""
+		}
+		seen = u.EscapedPath()
+	}
+	base, ok := strings.CutSuffix(seen, r.URL.EscapedPath())
+	if !ok || strings.HasPrefix(base, "//") { // "//host" at the start of a link would lead elsewhere
+		return ""
+	}
+	return strings.TrimSuffix(base, "/")
+}
+
+// origin returns the scheme and host under which the client sees the gateway.
+func (g *Gateway) origin(r *http.Request) string {
+	switch {
+	case g.options.Origin != "":
+		return g.options.Origin
+	case r.TLS != nil:
+		return "https://" + r.Host
+	}
+	return "http://" + r.Host
+}
+
+// nowhere answers a request that no route takes, with the methods that the
+// path does take if it is only that.
+func (g *Gateway) nowhere(w http.ResponseWriter, r *http.Request, mux http.Handler) {
+	verdict := statusOnly{header: http.Header{}}
+	mux.ServeHTTP(&verdict, r)
+	if verdict.status == http.StatusMethodNotAllowed {
+		allow := verdict.header.Get("Allow")
+		w.Header().Set("Allow", allow)
+		g.refuse(w, r, refusal(methodNotAllowed, "%s takes %s, not %s", r.URL.EscapedPath(), allow, r.Method))
+		return
+	}
+	g.refuse(w, r, refusal(notFound, "there is nothing at %q", r.URL.EscapedPath()))
+}
+
+// A statusOnly keeps what the mux would have said of an unknown route, for it
+// to be said as problem details.
+type statusOnly struct {
+	header http.Header
+	status int
+}
+
+func (s *statusOnly) Header() http.Header         { return s.header }
+func (s *statusOnly) Write(p []byte) (int, error) { return len(p), nil }
+func (s *statusOnly) WriteHeader(status int)      { s.status = status }
+
+func (g *Gateway) identify(r *http.Request) (Identity, error) {
+	who, err := g.options.Authenticate(r)
+	switch {
+	case errors.Is(err, semel.ErrUnavailable):
+		return Identity{}, err
+	case err != nil:
+		g.options.Logger.DebugContext(r.Context(), "authentication refused", slog.Any("error", err))
+		refused := refusal(unauthorized, "the request's credentials are missing or refused")
+		var challenge Challenge
+		if errors.As(err, &challenge) {
+			refused.challenge = string(challenge)
+		}
+		return Identity{}, refused
+	case who.Principal == "":
+		return Identity{}, fmt.Errorf("authenticate returned an identity without a principal: %w", semel.ErrUnavailable)
+	}
+	return who, nil
+}
+
+func (g *Gateway) authorize(r *http.Request, who Identity, command string) error {
+	if g.options.Authorize == nil {
+		return nil
+	}
+	err := g.options.Authorize(r.Context(), who, command)
+	if err == nil || errors.Is(err, semel.ErrUnavailable) {
+		return err
+	}
+	g.options.Logger.DebugContext(r.Context(), "authorization refused",
+		slog.String("principal", who.Principal), slog.String("command", command), slog.Any("error", err))
+	return refusal(forbidden, "the caller may not send the command %q", command)
+}

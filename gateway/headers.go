@@ -1,0 +1,254 @@
+package gateway
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/semel-dev/semel"
+)
+
+// parseKey reads the Idempotency-Key header: an RFC 8941 string as in
+// draft-ietf-httpapi-idempotency-key-header-07, or the key as it is, which is
+// what most clients send. Parameters are not taken: two readers might disagree
+// about where the key ends.
+func parseKey(lines []string) (string, error) {
+	switch len(lines) {
+	case 0:
+		return "", refusal(keyMissing, "the Idempotency-Key header is missing; make a key once per intention and send it with every retry")
+	case 1:
+	default:
+		return "", refusal(keyInvalid, "the Idempotency-Key header is given %d times", len(lines))
+	}
+	key := lines[0]
+	if strings.HasPrefix(key, `"`) {
+		unquoted, rest, ok := unquote(key)
+		if !ok || rest != "" {
+			return "", refusal(keyInvalid, "the Idempotency-Key header %s is not one quoted string", shorten(key))
+		}
+		key = unquoted
+	}
+	return key, checkKey(key, "Idempotency-Key header")
+}
+
+func checkKey(key, place string) error {
+	if err := semel.CheckKey(key); err != nil {
+		return refusal(keyInvalid, "%s: %s", place, aboutCommand(err))
+	}
+	return nil
+}
+
+// shorten makes a client's text fit to be shown back to it.
+func shorten(s string) string {
+	const most = 64
+	if len(s) > most {
+		s = s[:most] + "…"
+	}
+	return strconv.QuoteToASCII(s)
+}
+
+// unquote reads the RFC 8941 string that s begins with, and returns what comes
+// after it. HTTP's older quoted strings, which may escape anything, are read
+// as well where they only escape what RFC 8941 lets them.
+func unquote(s string) (value, rest string, ok bool) {
+	var b strings.Builder
+	for i := 1; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '"':
+			return b.String(), s[i+1:], true
+		case c == '\\':
+			i++
+			if i == len(s) || s[i] != '"' && s[i] != '\\' {
+				return "", "", false
+			}
+			b.WriteByte(s[i])
+		case c < ' ' || c > '~':
+			return "", "", false
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return "", "", false
+}
+
+// Preferences are what the gateway understands of a Prefer header.
+type preferences struct {
+	async   bool
+	hasWait bool
+	wait    time.Duration
+}
+
+// parsePrefer reads Prefer headers as RFC 7240 says: what is unknown or
+// malformed is ignored, and of preferences given twice the first counts.
+func parsePrefer(lines []string) preferences {
+	var p preferences
+	for _, line := range lines {
+		for _, item := range splitList(line, ',') {
+			preference := splitList(item, ';')[0] // its parameters mean nothing to us
+			name, value, _ := strings.Cut(preference, "=")
+			value = strings.TrimSpace(value)
+			switch strings.ToLower(strings.TrimSpace(name)) {
+			case "respond-async":
+				p.async = true
+			case "wait":
+				if seconds, ok := parseSeconds(value); ok && !p.hasWait {
+					p.hasWait, p.wait = true, seconds
+				}
+			}
+		}
+	}
+	return p
+}
+
+// applied is the Preference-Applied header for what was honoured.
+func (p preferences) applied() string {
+	wait := "wait=" + strconv.FormatInt(int64(p.wait/time.Second), 10)
+	switch {
+	case p.async && p.hasWait:
+		return "respond-async, " + wait
+	case p.async:
+		return "respond-async"
+	case p.hasWait:
+		return wait
+	}
+	return ""
+}
+
+// splitList splits at a separator that is not within a quoted string. It
+// returns at least one part.
+func splitList(s string, separator byte) []string {
+	var parts []string
+	quoted, start := false, 0
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '"':
+			quoted = !quoted
+		case c == '\\' && quoted:
+			i++
+		case c == separator && !quoted:
+			parts = append(parts, s[start:i])
+			start = i + 1
+		}
+	}
+	return append(parts, s[start:])
+}
+
+func parseSeconds(s string) (time.Duration, bool) {
+	if strings.HasPrefix(s, `"`) {
+		unquoted, rest, ok := unquote(s)
+		if !ok || rest != "" {
+			return 0, false
+		}
+		s = unquoted
+	}
+	if s == "" || strings.Trim(s, "0123456789") != "" {
+		return 0, false
+	}
+	seconds, err := strconv.ParseInt(s, 10, 32)
+	if err != nil { // more digits than fit; it is capped anyway
+		return time.Duration(1<<31) * time.Second, true
+	}
+	return time.Duration(seconds) * time.Second, true
+}
+
+// parseTraceparent reads the W3C header and returns the trace id and the part
+// that every version shares.
+func parseTraceparent(lines []string) (traceID, parent string, ok bool) {
+	const length = len("00-0123456789abcdef0123456789abcdef-0123456789abcdef-00")
+	if len(lines) != 1 || len(lines[0]) < length {
+		return "", "", false
+	}
+	full, parent := lines[0], lines[0][:length]
+	if len(full) > length && (parent[:2] == "00" || full[length] != '-') {
+		return "", "", false
+	}
+	fields := strings.Split(parent, "-")
+	if len(fields) != 4 || fields[0] == "ff" || allZero(fields[1]) || allZero(fields[2]) {
+		return "", "", false
+	}
+	for i, size := range []int{2, 32, 16, 2} {
+		if len(fields[i]) != size || strings.Trim(fields[i], "0123456789abcdef") != "" {
+			return "", "", false
+		}
+	}
+	return fields[1], parent, true
+}
+
+func allZero(s string) bool { return strings.Trim(s, "0") == "" }
+
+// parsePosition reads a Last-Event-ID: a position in the log.
+func parsePosition(s string) (int64, bool) {
+	position, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || position < 0 || strconv.FormatInt(position, 10) != s {
+		return 0, false
+	}
+	return position, true
+}
+
+// parseLanguage returns the first tag of an Accept-Language header if it looks
+// like one of BCP 47.
+func parseLanguage(header string) string {
+	tag, _, _ := strings.Cut(header, ",")
+	tag, _, _ = strings.Cut(tag, ";")
+	tag = strings.TrimSpace(tag)
+	if len(tag) > 35 { // RFC 5646, section 4.4.1
+		return ""
+	}
+	for i, part := range strings.Split(tag, "-") {
+		if part == "" || len(part) > 8 {
+			return ""
+		}
+		for _, c := range []byte(part) {
+			letter := c|0x20 >= 'a' && c|0x20 <= 'z'
+			if !letter && (i == 0 || c < '0' || c > '9') {
+				return ""
+			}
+		}
+	}
+	return tag
+}
+
+// parseToken returns a header that we keep but do not understand, unless it is
+// long or has anything but visible ASCII in it.
+func parseToken(lines []string) string {
+	if len(lines) != 1 || len(lines[0]) > 128 || strings.ContainsFunc(lines[0], func(c rune) bool { return c < '!' || c > '~' }) {
+		return ""
+	}
+	return lines[0]
+}
+
+// matchesTag reports whether an If-None-Match header names a tag.
+func matchesTag(lines []string, tag string) bool {
+	for _, line := range lines {
+		for _, item := range splitList(line, ',') {
+			item = strings.TrimSpace(item)
+			if item == "*" || strings.TrimPrefix(item, "W/") == tag {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// correlate fills the correlation from a request. What is malformed is left
+// out: a tracing header must not keep a payment from being made.
+func (g *Gateway) correlate(r *http.Request, who Identity, name string) semel.Correlation {
+	c := semel.Correlation{
+		ID:         parseToken(r.Header["X-Correlation-Id"]),
+		UserID:     who.Principal,
+		Connection: parseToken(r.Header["X-Connection-Id"]),
+		Name:       name,
+		Culture:    parseLanguage(r.Header.Get("Accept-Language")),
+		CreatedAt:  time.Now().UTC(),
+	}
+	c.TraceID, c.SpanContext, _ = parseTraceparent(r.Header["Traceparent"])
+	if retries, ok := parsePosition(r.Header.Get("X-Retry-Count")); ok && retries < 1<<31 {
+		c.Retries = int(retries)
+	}
+	const most = 512
+	if c.Origin = g.base(r) + r.URL.EscapedPath(); len(c.Origin) > most {
+		c.Origin = c.Origin[:most]
+	}
+	return c
+}

@@ -1,0 +1,9 @@
+package gateway_test
+
+import (
+	"testing"
+
+	"github.com/semel-dev/semel/internal/leak"
+)
+
+func TestMain(m *testing.M) { leak.Main(m) }
