@@ -19,7 +19,6 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -72,7 +71,12 @@ func TestGoBlocks(t *testing.T) {
 			}
 		}
 	}
-	buildPrograms(t, programs)
+	for place, source := range programs {
+		t.Run(place, func(t *testing.T) {
+			t.Parallel()
+			buildProgram(t, place, source)
+		})
+	}
 }
 
 func checkQuotation(t *testing.T, place, from, text string) {
@@ -133,31 +137,29 @@ func declaration(path, name string, withDoc bool) (string, error) {
 	return "", fmt.Errorf("%s declares no %q", path, name)
 }
 
-// buildPrograms builds programs as if each stood in a directory of its own in
-// this module. An overlay leaves the tree as it is.
-func buildPrograms(t *testing.T, programs map[string]string) {
+// buildProgram builds a program as if it stood in a directory of its own in
+// this module, and returns the binary. An overlay leaves the tree as it is.
+func buildProgram(t *testing.T, place, source string) string {
 	t.Helper()
 	module, err := filepath.Abs(root)
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	for i, place := range slices.Sorted(maps.Keys(programs)) {
-		name := fmt.Sprintf("snippet%d", i)
-		source, overlay := filepath.Join(dir, name+".go"), filepath.Join(dir, name+".json")
-		replace := map[string]map[string]string{"Replace": {filepath.Join(module, "docs", name, "main.go"): source}}
-		encoded, err := json.Marshal(replace)
-		if err != nil {
-			t.Fatal(err)
-		}
-		write(t, source, programs[place])
-		write(t, overlay, string(encoded))
-		build := exec.CommandContext(t.Context(), "go", "build", "-overlay", overlay, "-o", filepath.Join(dir, name), "./docs/"+name)
-		build.Dir = module
-		if out, err := build.CombinedOutput(); err != nil {
-			t.Errorf("%s: the program does not build: %v\n%s", place, err, out)
-		}
+	file, overlay, binary := filepath.Join(dir, "main.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "program")
+	name := "program" + filepath.Base(filepath.Dir(dir)) // two tests may build at once
+	encoded, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(module, "docs", name, "main.go"): file}})
+	if err != nil {
+		t.Fatal(err)
 	}
+	write(t, file, source)
+	write(t, overlay, string(encoded))
+	build := exec.CommandContext(t.Context(), "go", "build", "-overlay", overlay, "-o", binary, "./docs/"+name)
+	build.Dir = module
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%s: the program does not build: %v\n%s", place, err, out)
+	}
+	return binary
 }
 
 func write(t *testing.T, path, text string) {
