@@ -117,13 +117,6 @@ type problem struct {
 	Operation string `json:"operation"`
 }
 
-// Problem types that are outcomes, whatever status they come with.
-const (
-	typeRejected = "operation-rejected"
-	typeFailed   = "operation-failed"
-	typeCanceled = "operation-canceled"
-)
-
 // sentinels maps problem types to the root package's errors, so that callers
 // test for the same ones on both sides of the wire.
 var sentinels = map[string]error{
@@ -131,26 +124,33 @@ var sentinels = map[string]error{
 	"idempotency-key-invalid": semel.ErrInvalid,
 	"idempotency-key-reused":  semel.ErrKeyReused,
 	"idempotency-key-expired": semel.ErrKeyExpired,
+	"malformed-body":          semel.ErrInvalid,
 	"invalid-command":         semel.ErrInvalid,
 	"unknown-command":         semel.ErrUnknownCommand,
-	"not-found":               semel.ErrNotFound,
+	"operation-not-found":     semel.ErrNotFound,
 	"overloaded":              semel.ErrOverloaded,
 	"unavailable":             semel.ErrUnavailable,
 	"outcome-unknown":         semel.ErrOutcomeUnknown,
 }
 
-// answerError returns what is wrong with an answer; nil for 2xx.
+// answerError returns what is wrong with an answer; nil for 2xx. Three types
+// of problem are outcomes, whatever their status.
 func (s *sending) answerError(a *answer) error {
 	if a.status >= 200 && a.status < 300 {
 		return nil
 	}
 	p := a.problem()
 	kind := path.Base(p.Type)
+	if id, err := semel.ParseID(path.Base(p.Operation)); err == nil {
+		s.reply.Operation = id.String()
+	}
 	switch kind {
-	case typeRejected:
-		return s.rejected(semel.Rejection{Code: p.Code, Reason: p.Detail, Status: a.status}, path.Base(p.Operation))
-	case typeFailed, typeCanceled:
-		return s.failed(strings.TrimPrefix(kind, "operation-"), p.Code, p.Detail)
+	case "operation-rejected":
+		return s.rejected(semel.Rejection{Code: p.Code, Reason: p.Detail, Status: a.status})
+	case "operation-failed":
+		return s.failed(semel.Failed, p.Code, p.Detail)
+	case "operation-canceled":
+		return s.failed(semel.Canceled, p.Code, p.Detail)
 	}
 	e := &Error{Class: statusClass(a.status), Status: a.status, Type: kind, Err: sentinels[kind], after: a.after}
 	switch {

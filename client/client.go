@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -16,7 +17,8 @@ import (
 type Options struct {
 	// HTTP carries the requests; nil means a transport of the client's own.
 	// Its redirect policy is not used: no redirect is followed, because what
-	// is asked elsewhere is not known to be done once.
+	// is asked elsewhere is not known to be done once. Its Timeout, if shorter,
+	// stands for TryTimeout.
 	HTTP *http.Client
 	// Authorize adds credentials to a request. It is called for every try, so
 	// that a token may be renewed between two; it is bound by the request's
@@ -63,7 +65,7 @@ type Client struct {
 func New(base string, o *Options) (*Client, error) {
 	u, err := url.Parse(base)
 	if err != nil {
-		return nil, fmt.Errorf("client: base URL: %w", err)
+		return nil, fmt.Errorf("client: base URL: %w", errors.Unwrap(err)) // without its text, which may hold a password
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("client: base URL %q: want http:// or https://, a host, and no query", u.Redacted())
@@ -72,15 +74,20 @@ func New(base string, o *Options) (*Client, error) {
 	if o != nil {
 		c.options = *o
 	}
+	if h := c.options.HTTP; h != nil {
+		c.http = *h
+		if h.Timeout > 0 && (c.options.TryTimeout == 0 || h.Timeout < c.options.TryTimeout) {
+			c.options.TryTimeout = h.Timeout
+		}
+		c.http.Timeout = 0 // kept by the try's context, whose error has one text
+	}
 	if err := c.options.complete(); err != nil {
 		return nil, err
 	}
-	if c.options.HTTP != nil {
-		c.http = *c.options.HTTP
-	} else {
+	if usual, ok := http.DefaultTransport.(*http.Transport); ok && c.options.HTTP == nil {
 		// The default transport keeps two idle connections a host, and would
 		// dial anew for nearly every one of many concurrent callers.
-		c.own = http.DefaultTransport.(*http.Transport).Clone()
+		c.own = usual.Clone()
 		c.own.MaxIdleConnsPerHost = c.own.MaxIdleConns
 		c.http.Transport = c.own
 	}

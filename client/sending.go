@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"path"
+	"strconv"
 	"time"
 
 	"github.com/semel-dev/semel"
@@ -36,6 +37,9 @@ type answer struct {
 func (s *sending) insist(ctx context.Context, q question, read func(*answer) error) error {
 	var failed tally
 	for try := 1; ; try++ {
+		if try > 1 {
+			q.header.Set("X-Retry-Count", strconv.Itoa(try-1)) // kept with the operation, for who wonders why it came late
+		}
 		err := s.try(ctx, q, read)
 		if err == nil {
 			return nil
@@ -157,7 +161,7 @@ func (s *sending) readReply(a *answer) error {
 		// A proxy's login page with status 200 must not pass for an outcome.
 		return &Error{Class: ClassMalformed, Status: a.status, Message: fmt.Sprintf("%d with a body that is not JSON", a.status), after: a.after}
 	}
-	id, named := operationID(a.header)
+	id, named := operationID(a)
 	if a.status == http.StatusAccepted && !named {
 		return &Error{Class: ClassMalformed, Status: a.status, Message: "202 without the operation's id", after: a.after}
 	}
@@ -177,9 +181,13 @@ func (s *sending) readReply(a *answer) error {
 
 // operationID finds the operation's id. Only the id is taken, not the address:
 // credentials are sent nowhere but to the base URL.
-func operationID(h http.Header) (semel.ID, bool) {
-	for _, name := range []string{"X-Operation", "Operation-Location", "Location"} {
-		if id, err := semel.ParseID(path.Base(h.Get(name))); err == nil {
+func operationID(a *answer) (semel.ID, bool) {
+	names := []string{"X-Operation", "Operation-Location"}
+	if a.status == http.StatusAccepted {
+		names = append(names, "Location") // otherwise that is a resource's
+	}
+	for _, name := range names {
+		if id, err := semel.ParseID(path.Base(a.header.Get(name))); err == nil {
 			return id, true
 		}
 	}
@@ -238,23 +246,20 @@ func (s *sending) readOperation(a *answer) error {
 		s.reply.Done, s.reply.Body = true, op.Result
 		return nil
 	case semel.Rejected:
-		return s.rejected(semel.Rejection{Code: op.Error.Code, Reason: op.Error.Reason}, op.ID)
+		return s.rejected(semel.Rejection{Code: op.Error.Code, Reason: op.Error.Reason})
 	case semel.Failed, semel.Canceled:
-		return s.failed(string(op.State), op.Error.Code, op.Error.Reason)
+		return s.failed(op.State, op.Error.Code, op.Error.Reason)
 	}
 	return &Error{Class: ClassMalformed, Status: a.status, Message: fmt.Sprintf("the operation is done in state %q", clean(string(op.State))), final: true}
 }
 
-func (s *sending) rejected(r semel.Rejection, operation string) error {
-	if _, err := semel.ParseID(operation); err != nil {
-		operation = s.reply.Operation
-	}
-	return &Rejected{Rejection: r, Operation: operation, Key: s.reply.Key}
+func (s *sending) rejected(r semel.Rejection) error {
+	return &Rejected{Rejection: r, Operation: s.reply.Operation, Key: s.reply.Key}
 }
 
-func (s *sending) failed(how, code, reason string) error {
-	message := "the operation " + how
-	if how == string(semel.Canceled) {
+func (s *sending) failed(state semel.State, code, reason string) error {
+	message := "the operation failed"
+	if state == semel.Canceled {
 		message = "the operation was canceled"
 	}
 	if code != "" {
