@@ -78,7 +78,7 @@ func (a *attempt[Tx]) run() (err error) {
 		return err
 	}
 	crashpoint.Here(crashpoint.AfterHandlers)
-	if err := a.teethAfterHandlers(); err != nil {
+	if err := a.teethApart("effect-apart"); err != nil {
 		return err
 	}
 	if err := a.settle(); err != nil {
@@ -220,7 +220,7 @@ func (a *attempt[Tx]) add(i int, op *Operation) {
 	if t.claimed {
 		a.changes = append(a.changes, Change{Operation: op, State: Running, Epoch: t.op.Epoch})
 		a.owners = append(a.owners, t)
-	} else if !crashpoint.Broken("no-record") {
+	} else if !teethForget(op) {
 		a.inserts = append(a.inserts, op)
 	}
 	a.told = append(a.told, op)
@@ -341,6 +341,9 @@ func (t *task[Tx]) decide(err error) decision {
 func (a *attempt[Tx]) record() (fenced bool, err error) {
 	completed, err := a.fuse()
 	if err != nil {
+		return false, err
+	}
+	if err := a.teethApart("record-apart"); err != nil {
 		return false, err
 	}
 	for _, op := range a.told {

@@ -213,15 +213,18 @@ func (e *Engine[Tx]) followBatch(ctx context.Context, f *follower[Tx], events []
 	if err != nil {
 		return 0, err
 	}
-	defer session.Rollback()
+	defer func() { session.Rollback() }()
+	last := events[len(events)-1].Position
+	if session, err = e.teethPositionFirst(ctx, session, f, last); err != nil {
+		return 0, err
+	}
 	if n, err := f.project(ctx, session.Tx(), events); err != nil {
 		return n, err
 	}
-	last := events[len(events)-1].Position
-	if session, err = e.teethApart(ctx, session); err != nil {
+	if session, err = e.teethPositionLast(ctx, session); err != nil {
 		return 0, err
 	}
-	if err := session.Follow(ctx, f.at(last), f.position); err != nil {
+	if err := session.Follow(ctx, f.at(last), f.position); err != nil && !crashpoint.Broken("position-first") {
 		return 0, fmt.Errorf("moving %s from %d to %d: %w", f.name, f.position, last, err)
 	}
 	var told []*Operation

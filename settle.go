@@ -51,7 +51,7 @@ func (a *attempt[Tx]) settleOne(t *task[Tx], op *Operation) error {
 			op.Status = http.StatusOK
 		}
 		if crashpoint.Broken("no-bytes") {
-			op.Result = nil
+			op.Result = []byte("{}")
 		}
 		op.Code, op.Reason, op.Disposition = "", "", ""
 		op.ExecutedAt = a.now

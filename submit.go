@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/semel-dev/semel/internal/crashpoint"
 )
 
 // An Answer is what [Engine.Submit] found.
@@ -81,6 +83,9 @@ func (e *Engine[Tx]) Submit(ctx context.Context, c Command, o SubmitOptions) (An
 	t.async.Store(o.Async)
 	if err := e.enqueue(t); err != nil {
 		return Answer{}, err
+	}
+	if o.Async && crashpoint.Broken("accept-before-begin") {
+		return Answer{Operation: t.op}, nil
 	}
 	patience, cancel := ctx, context.CancelFunc(func() {})
 	if o.Wait > 0 {

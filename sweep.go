@@ -66,12 +66,9 @@ func (e *Engine[Tx]) sweepOnce(ctx context.Context, after int64) (Swept, error) 
 	}
 	defer session.Rollback()
 	now := session.Now()
-	tombstone := e.options.Tombstone
-	if crashpoint.Broken("no-tombstone") {
-		tombstone = -time.Hour
-	}
 	swept, err := session.Sweep(ctx, Sweep{
-		Now: now, After: after, Limit: sweepBatch, Tombstone: tombstone, Youngest: now.Add(-e.shortestWindow()),
+		Now: now, After: after, Limit: sweepBatch, Youngest: now.Add(-e.shortestWindow()),
+		Tombstone: teethTombstone(e.options.Tombstone),
 	})
 	if err != nil || swept.Expired+swept.Forgotten == 0 {
 		return swept, err

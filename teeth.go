@@ -2,6 +2,7 @@ package semel
 
 import (
 	"context"
+	"time"
 
 	"github.com/semel-dev/semel/internal/crashpoint"
 )
@@ -11,28 +12,57 @@ import (
 // other build crashpoint.Broken is the constant false, and nothing of them is
 // left.
 
-// teethAfterHandlers commits the effect apart from its record.
-func (a *attempt[Tx]) teethAfterHandlers() (err error) {
-	if !crashpoint.Broken("effect-apart") {
+// teethApart commits what was done so far apart from what is still to come:
+// the effect without its record.
+func (a *attempt[Tx]) teethApart(step string) (err error) {
+	if !crashpoint.Broken(step) {
 		return nil
 	}
 	if err := a.session.Commit(a.ctx); err != nil {
 		return err
 	}
-	crashpoint.Here(crashpoint.AfterHandlers)
-	a.session, err = a.store.Begin(a.ctx, false)
-	return err
+	if step == "effect-apart" {
+		crashpoint.Here(crashpoint.AfterHandlers)
+	}
+	if a.session, err = a.store.Begin(a.ctx, false); err != nil {
+		return err
+	}
+	if step == "record-apart" {
+		crashpoint.Here(crashpoint.AfterRecord)
+	}
+	return nil
 }
 
-// teethApart commits a projection's rows apart from its position.
-func (e *Engine[Tx]) teethApart(ctx context.Context, session Session[Tx]) (Session[Tx], error) {
-	if !crashpoint.Broken("position-apart") {
+// teethForget leaves operations out of the store.
+func teethForget(op *Operation) bool {
+	return crashpoint.Broken("no-record") ||
+		crashpoint.Broken("accept-volatile") && op.State == Accepted && op.ID[0]%2 == 0
+}
+
+// teethPositionFirst commits a follower's position before its rows.
+func (e *Engine[Tx]) teethPositionFirst(ctx context.Context, session Session[Tx], f *follower[Tx], last int64) (Session[Tx], error) {
+	if !crashpoint.Broken("position-first") {
 		return session, nil
 	}
+	if err := session.Follow(ctx, f.at(last), f.position); err != nil {
+		return session, err
+	}
+	return e.teethCommit(ctx, session, crashpoint.BeforeProjection)
+}
+
+// teethPositionLast commits a follower's rows before its position.
+func (e *Engine[Tx]) teethPositionLast(ctx context.Context, session Session[Tx]) (Session[Tx], error) {
+	if !crashpoint.Broken("position-last") {
+		return session, nil
+	}
+	return e.teethCommit(ctx, session, crashpoint.AfterProjection)
+}
+
+func (e *Engine[Tx]) teethCommit(ctx context.Context, session Session[Tx], point string) (Session[Tx], error) {
 	if err := session.Commit(ctx); err != nil {
 		return session, err
 	}
-	crashpoint.Here(crashpoint.AfterProjection)
+	crashpoint.Here(point)
 	return e.store.Begin(ctx, false)
 }
 
@@ -45,9 +75,17 @@ func (e *Engine[Tx]) teethClaim(ctx context.Context, session Session[Tx], ops []
 	changes := make([]Change, len(ops))
 	for i, op := range ops {
 		lost := *op
-		lost.DueAt = op.DueAt.AddDate(100, 0, 0)
+		lost.State, lost.DueAt = Waiting, op.DueAt.AddDate(100, 0, 0)
 		changes[i] = Change{Operation: &lost, State: Running, Epoch: op.Epoch}
 	}
 	_, err := session.Update(ctx, changes)
 	return err
+}
+
+// teethTombstone makes tombstones that are forgotten at once.
+func teethTombstone(kept time.Duration) time.Duration {
+	if crashpoint.Broken("no-tombstone") {
+		return -time.Hour
+	}
+	return kept
 }
