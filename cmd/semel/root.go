@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// What the process ends with.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// run executes the command line and returns the exit code.
+func run(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+
+	root, begun := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	command, err := root.ExecuteContextC(ctx)
+	switch {
+	case err == nil:
+		return exitOK
+	case *begun:
+		fmt.Fprintln(stderr, "semel:", err)
+		return exitFailed
+	default:
+		fmt.Fprintf(stderr, "semel: %v\nRun %q for what it takes.\n", err, command.CommandPath()+" --help")
+		return exitUsage
+	}
+}
+
+// newRoot returns the command tree, and whether a command's own work has begun:
+// what goes wrong before is a mistake in the command line.
+func newRoot() (root *cobra.Command, begun *bool) {
+	begun = new(bool)
+	root = &cobra.Command{
+		Use:   "semel",
+		Short: "One command, one effect, one answer",
+		Long: `Semel makes a command take effect once, however often it is sent.
+
+Networks lose replies, users click twice, servers die between two statements.
+A caller who hears nothing has to ask again, and a server that runs the request
+again takes the money twice. With Semel every command carries a key, and the
+effect, the answer and the events are kept in one transaction under that key:
+whoever asks again gets the stored answer.
+
+See it happen, on this machine, in your browser:
+
+  semel demo
+
+Run the same bank as a server, withdraw, and send it again:
+
+  semel serve --addr 127.0.0.1:7314 --data bank.db
+  curl -X POST localhost:7314/commands/open -H 'Authorization: Bearer me' \
+       -H 'Idempotency-Key: open-1' -d '{"account":"alice"}'
+  curl -X PUT localhost:7314/accounts/alice/deposits/pay-1 \
+       -H 'Authorization: Bearer me' -d '{"cents":5000}'
+  curl -i -X PUT localhost:7314/accounts/alice/withdrawals/atm-1 \
+       -H 'Authorization: Bearer me' -d '{"cents":2500}'   # run it twice
+
+Then let its books be checked:
+
+  semel verify bank.db`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			*begun = false
+			return fmt.Errorf("a command is missing: demo, serve, verify or version")
+		},
+		PersistentPreRun: func(*cobra.Command, []string) { *begun = true },
+	}
+	root.AddCommand(newDemo(), newDemoWorker(), newServe(), newVerify(), newVersion())
+	return root, begun
+}
