@@ -24,6 +24,12 @@ demo: ## the bank in the browser
 demo-check: ## the demo's scene without a page; fails on a double or lost effect
 	@.ci/run demo
 
+crash: ## kill the real program ROUNDS times at random, and at every named point
+	go test -count=1 -timeout 0 -v -run '^TestCrash' ./cmd/semel -rounds $(ROUNDS)
+
+bench: ## operations a second beside the same work written by hand
+	go test -run '^$$' -bench . ./bench
+
 docs: ## what the documents say: snippets, links, tables
 	go test -count=1 ./docs
 
