@@ -162,11 +162,19 @@ func (c *connection) exec(text string, args ...driver.Value) (int64, error) {
 }
 
 func (st *statement) exec(args []driver.NamedValue) (int64, error) {
-	result, err := st.raw.ExecContext(context.Background(), args)
+	result, err := st.result(args)
 	if err != nil {
 		return 0, err
 	}
 	return result.RowsAffected()
+}
+
+func (st *statement) result(args []driver.NamedValue) (driver.Result, error) {
+	result, err := st.raw.ExecContext(context.Background(), args)
+	if err == nil && result == nil {
+		return driver.RowsAffected(0), nil // a text of nothing but comments
+	}
+	return result, err
 }
 
 // query runs one of the store's own statements and hands over each row. The

@@ -266,10 +266,9 @@ func (s *Store) Close() error {
 		if s.readers != nil {
 			errs = append(errs, s.readers.Close())
 		}
-		if s.shared != nil {
-			errs = append(errs, s.shared.Close())
-		}
 		if s.pool != nil {
+			// Not s.shared: its Close waits for rows that a handler forgot to
+			// close. Theirs are closed already, underneath.
 			errs = append(errs, s.pool.Close())
 		}
 		if s.writer != nil {

@@ -71,7 +71,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func exec(t *testing.T, s *Store, query string, args ...any) {
+func exec1(t *testing.T, s *Store, query string, args ...any) {
 	t.Helper()
 	must(t, s.Update(t.Context(), func(ctx context.Context, tx Tx) error {
 		_, err := tx.ExecContext(ctx, query, args...)

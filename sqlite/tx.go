@@ -144,7 +144,7 @@ func (m *member) exec(ctx context.Context, query string, args []driver.NamedValu
 	if err := m.note(st); err != nil {
 		return nil, err
 	}
-	result, err := st.raw.ExecContext(context.Background(), args)
+	result, err := st.result(args)
 	if err != nil {
 		m.s.probe(err)
 		return nil, err
