@@ -113,7 +113,7 @@ func FuzzProblem(f *testing.F) {
 	f.Add(503, `{"type":"about:blank"}`)
 	f.Add(500, `{"type":"\u0007","detail":"\r\n"}`)
 	f.Fuzz(func(t *testing.T, status int, body string) {
-		s := &sending{command: "c", reply: Reply{Key: "k"}}
+		s := &sending{reply: Reply{Key: "k", command: "c"}}
 		a := &answer{status: status, header: http.Header{"Content-Type": {"application/problem+json; charset=utf-8"}}, body: []byte(body)}
 		err := s.answerError(a)
 		if (err == nil) != (status >= 200 && status < 300) {

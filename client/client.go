@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -140,19 +139,7 @@ func (c *Client) Call(ctx context.Context, command string, body, result any) (*R
 	if err != nil || result == nil {
 		return reply, err
 	}
-	if err := json.Unmarshal(reply.Body, result); err != nil {
-		return reply, &Error{
-			Class:     ClassMalformed,
-			Status:    reply.Status,
-			Command:   command,
-			Key:       reply.Key,
-			Operation: reply.Operation,
-			Message:   "done, but its result cannot be decoded: " + clean(err.Error()),
-			Count:     1,
-			Err:       err,
-		}
-	}
-	return reply, nil
+	return reply, reply.Decode(result)
 }
 
 // Send sends one request until it is answered, and, unless it is

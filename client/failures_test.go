@@ -16,6 +16,7 @@ import (
 
 	"github.com/semel-dev/semel"
 	"github.com/semel-dev/semel/client"
+	"github.com/semel-dev/semel/gateway"
 )
 
 // TestSeriesOfFailures is S0.1: one distinct error comes back as itself,
@@ -307,5 +308,40 @@ func TestTLSWorks(t *testing.T) {
 	}
 	if _, err := c.Call(t.Context(), "withdraw", nil, nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestProblemsOfTheGateway: every problem that the gateway can answer with
+// comes back with its type and as the root package's error where it has one.
+func TestProblemsOfTheGateway(t *testing.T) {
+	t.Parallel()
+	named := map[string]error{
+		"idempotency-key-missing": semel.ErrInvalid, "idempotency-key-invalid": semel.ErrInvalid,
+		"idempotency-key-reused": semel.ErrKeyReused, "idempotency-key-expired": semel.ErrKeyExpired,
+		"malformed-body": semel.ErrInvalid, "invalid-command": semel.ErrInvalid,
+		"unknown-command": semel.ErrUnknownCommand, "operation-not-found": semel.ErrNotFound,
+		"overloaded": semel.ErrOverloaded, "unavailable": semel.ErrUnavailable, "outcome-unknown": semel.ErrOutcomeUnknown,
+	}
+	outcomes := map[string]bool{"operation-rejected": true, "operation-failed": true, "operation-canceled": true}
+	for _, kind := range gateway.Problems() {
+		synctest.Test(t, func(t *testing.T) {
+			c := connect(t, problem(kind.Status, kind.Slug, ""), client.Options{Tries: 1})
+			_, err := c.Call(t.Context(), "withdraw", nil, nil)
+			var e *client.Error
+			switch errors.As(err, &e); {
+			case outcomes[kind.Slug]:
+				if e != nil && e.Class != client.ClassFailed {
+					t.Errorf("%s is an outcome, not %+v", kind.Slug, e)
+				}
+			case e == nil || e.Type != kind.Slug || e.Status != kind.Status:
+				t.Errorf("%s is %+v", kind.Slug, e)
+			case named[kind.Slug] != e.Err:
+				t.Errorf("%s is %v, want %v", kind.Slug, e.Err, named[kind.Slug])
+			}
+		})
+		delete(named, kind.Slug)
+	}
+	for slug := range named {
+		t.Errorf("the gateway has no problem %s", slug)
 	}
 }

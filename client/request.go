@@ -60,6 +60,27 @@ type Reply struct {
 	Replayed bool
 	// Tries counts the requests that were sent, polls included.
 	Tries int
+
+	command string
+}
+
+// Decode reads the result into v. The command has taken effect even where
+// that returns an error, of [ClassMalformed].
+func (r *Reply) Decode(v any) error {
+	err := json.Unmarshal(r.Body, v)
+	if err == nil {
+		return nil
+	}
+	return &Error{
+		Class:     ClassMalformed,
+		Status:    r.Status,
+		Command:   r.command,
+		Key:       r.Key,
+		Operation: r.Operation,
+		Message:   "done, but its result cannot be decoded: " + clean(err.Error()),
+		Count:     1,
+		Err:       err,
+	}
 }
 
 // A question is one HTTP request, ready to be asked again and again.
@@ -118,7 +139,7 @@ func (c *Client) prepare(ctx context.Context, r Request) (*sending, question, er
 	} else {
 		q.header.Set("Prefer", prefer)
 	}
-	s := &sending{client: c, caller: ctx, command: r.name(), reply: Reply{Key: r.Key}}
+	s := &sending{client: c, caller: ctx, reply: Reply{Key: r.Key, command: r.name()}}
 	return s, q, nil
 }
 

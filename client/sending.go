@@ -16,12 +16,11 @@ import (
 
 // A sending is the life of one Send.
 type sending struct {
-	client  *Client
-	caller  context.Context // as the caller gave it, without our own deadlines
-	command string
-	reply   Reply
-	id      semel.ID      // of the operation, once it is accepted
-	after   time.Duration // the last Retry-After of an answer that was no failure
+	client *Client
+	caller context.Context // as the caller gave it, without our own deadlines
+	reply  Reply
+	id     semel.ID      // of the operation, once it is accepted
+	after  time.Duration // the last Retry-After of an answer that was no failure
 }
 
 // An answer is an HTTP response that was read to its end.
@@ -73,7 +72,7 @@ func (c *Client) backoff(class Class) semel.Backoff {
 
 // sign completes an error with what it is about.
 func (s *sending) sign(e *Error) *Error {
-	e.Command, e.Key, e.Operation = s.command, s.reply.Key, s.reply.Operation
+	e.Command, e.Key, e.Operation = s.reply.command, s.reply.Key, s.reply.Operation
 	return e
 }
 
