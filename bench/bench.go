@@ -45,13 +45,21 @@ type entry struct {
 	close   func() error
 }
 
+// The contenders' names.
+const (
+	byHand    = "by hand, one transaction each"
+	grouped   = "by hand, 64 to a transaction"
+	plain     = "semel, plain handler"
+	projected = "semel, with a required projection"
+)
+
 // Contenders lists the ways, by hand first.
 func Contenders() []Contender {
 	return []Contender{
-		{Name: "by hand, one transaction each", open: openHand},
-		{Name: "by hand, 64 to a transaction", Batch: GroupSize, open: openHandGrouped},
-		{Name: "semel, plain handler", open: openSemel},
-		{Name: "semel, with a required projection", open: openSemelProjected},
+		{Name: byHand, open: openHand},
+		{Name: grouped, Batch: GroupSize, open: openHandGrouped},
+		{Name: plain, open: openSemel},
+		{Name: projected, open: openSemelProjected},
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os/signal"
@@ -62,12 +63,12 @@ See it happen, on this machine, in your browser:
 Run the same bank as a server, withdraw, and send it again:
 
   semel serve --addr 127.0.0.1:7314 --data bank.db
-  curl -X POST localhost:7314/commands/open -H 'Authorization: Bearer me' \
-       -H 'Idempotency-Key: open-1' -d '{"account":"alice"}'
-  curl -X PUT localhost:7314/accounts/alice/deposits/pay-1 \
-       -H 'Authorization: Bearer me' -d '{"cents":5000}'
-  curl -i -X PUT localhost:7314/accounts/alice/withdrawals/atm-1 \
-       -H 'Authorization: Bearer me' -d '{"cents":2500}'   # run it twice
+  curl -H 'Authorization: Bearer me' -X PUT localhost:7314/commands/open/key-1 \
+       --json '{"account":"alice"}'
+  curl -H 'Authorization: Bearer me' -X PUT localhost:7314/accounts/alice/deposits/key-2 \
+       --json '{"cents":5000}'
+  curl -H 'Authorization: Bearer me' -X PUT localhost:7314/accounts/alice/withdrawals/key-3 \
+       --json '{"cents":2500}' -i   # run it twice
 
 Then let its books be checked:
 
@@ -75,12 +76,17 @@ Then let its books be checked:
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			*begun = false
-			return fmt.Errorf("a command is missing: demo, serve, verify or version")
+		RunE: func(*cobra.Command, []string) error {
+			return errors.New("a command is missing: demo, serve, verify, bench or version")
 		},
-		PersistentPreRun: func(*cobra.Command, []string) { *begun = true },
 	}
-	root.AddCommand(newDemo(), newDemoWorker(), newServe(), newVerify(), newVersion())
+	for _, cmd := range []*cobra.Command{newDemo(), newDemoWorker(), newServe(), newVerify(), newBench(), newVersion()} {
+		work := cmd.RunE
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			*begun = true
+			return work(cmd, args)
+		}
+		root.AddCommand(cmd)
+	}
 	return root, begun
 }

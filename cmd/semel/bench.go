@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/semel-dev/semel/bench"
+)
+
+func newBench() *cobra.Command {
+	var o bench.Options
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure Semel beside the same work written by hand",
+		Long: `Measure what the engine costs: withdrawals through Semel beside the same
+withdrawals written by hand, with the same driver and file settings, in the same
+run, each on a fresh file in TMPDIR. Every figure is the median of interleaved
+runs.
+
+Read the ratios. The absolute numbers are this machine's at this moment, and
+mostly its disk's: each transaction waits for a flush.`,
+		Example: `  semel bench
+  semel bench --callers 1,64 --runs 3 --for 500ms`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			progress := cmd.ErrOrStderr()
+			o.Progress = func(done, total int, m bench.Measure) {
+				fmt.Fprintf(progress, "\r%3d of %d  %-34s %4d callers %8.0f/s ", done, total, m.Contender, m.Callers, m.PerSecond)
+			}
+			measures, err := bench.Run(cmd.Context(), o)
+			fmt.Fprintln(progress)
+			if err != nil {
+				return err
+			}
+			return printMeasures(cmd.OutOrStdout(), measures)
+		},
+	}
+	cmd.Flags().IntSliceVar(&o.Callers, "callers", []int{1, 8, 64, 256}, "how many callers wait at once")
+	cmd.Flags().IntVar(&o.Runs, "runs", 5, "runs of each, the median of which counts")
+	cmd.Flags().DurationVar(&o.For, "for", time.Second, "how long each run takes")
+	return cmd
+}
+
+func printMeasures(w io.Writer, measures []bench.Measure) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "\tcallers\tops/s\tp50\tp99\tflushes/op\tallocs/op\t")
+	for _, m := range measures {
+		fmt.Fprintf(table, "%s\t%d\t%.0f\t%v\t%v\t%.3f\t%.0f\t\n", m.Contender, m.Callers, m.PerSecond,
+			m.P50.Round(10*time.Microsecond), m.P99.Round(10*time.Microsecond), m.Flushes, m.Allocs)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	for _, r := range bench.Ratios(measures) {
+		fmt.Fprintf(w, "%5.2f ×  %s (bar: %.2f)\n", r.Value, r.What, r.Bar)
+	}
+	return nil
+}
