@@ -130,10 +130,10 @@ func (c *chaos) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer, err := c.send(r, what, body, max(1, s.Duplicate))
 	switch {
 	case errors.As(err, new(*net.OpError)) && refused(err):
-		c.tally.note(what, "nobody listens: the server is down")
+		c.tally.note(what, "refused: the server is down")
 		http.Error(w, "the server is down", http.StatusBadGateway)
 	case err != nil:
-		c.tally.note(what, "connection to the server broke")
+		c.tally.note(what, "connection lost: the server broke off")
 		panic(http.ErrAbortHandler)
 	case s.LoseReply:
 		c.tally.replyLost(what, answer.status)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
@@ -63,7 +64,12 @@ func copyOut(ctx context.Context, path, snapshot string) (f Finding, err error) 
 	if err != nil {
 		return f, err
 	}
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: filepath.ToSlash(abs)}).EscapedPath()+"?mode=ro&_pragma=busy_timeout(5000)")
+	name := "file:" + (&url.URL{Path: filepath.ToSlash(abs)}).EscapedPath() + "?mode=ro&_pragma=busy_timeout(5000)"
+	if _, err := os.Stat(abs + "-wal"); errors.Is(err, fs.ErrNotExist) {
+		// Nobody has it open. To read it as it lies leaves no files beside it.
+		name += "&immutable=1"
+	}
+	db, err := sql.Open("sqlite", name)
 	if err != nil {
 		return f, err
 	}
