@@ -275,11 +275,8 @@ func (a *attempt[Tx]) blame(lost error) error {
 // handle calls one handler and appends its events. It returns an error if the
 // call must leave no trace.
 func (a *attempt[Tx]) handle(ctx context.Context, t *task[Tx], tx Tx) error {
-	u := &Unit[Tx]{Tx: tx, engine: a.Engine, session: a.session, op: t.op}
-	if err := json.Unmarshal(t.op.Correlation, &u.correlation); err != nil {
-		a.options.Logger.Error("stored correlation does not decode", slog.String("operation", t.op.ID.String()), slog.Any("error", err))
-	}
-	result, err := callSafely(withCorrelation(ctx, u.correlation), t, u)
+	u := &Unit[Tx]{Tx: tx, engine: a.Engine, session: a.session, op: t.op, correlation: t.context}
+	result, err := callSafely(withCorrelation(ctx, t.context), t, u)
 	if err == nil {
 		err = u.err
 	}

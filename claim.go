@@ -107,6 +107,7 @@ func (e *Engine[Tx]) dispatch(ctx context.Context, c *claimer, op *Operation) {
 	command, subjects, err := t.def.decode(op.Body)
 	if err == nil {
 		t.command, op.Subjects = command, subjects
+		t.context, err = op.DecodeCorrelation()
 	}
 	t.decided = t.forbidden(err)
 	c.count.Add(1)
@@ -131,7 +132,7 @@ func (t *task[Tx]) forbidden(decoding error) *decision {
 	case t.op.Attempts > t.def.Retry.attempts():
 		return &decision{err: fmt.Errorf("%d attempts were begun and none ended", t.op.Attempts-1), disposition: Poison}
 	case decoding != nil:
-		return &decision{err: fmt.Errorf("the stored body no longer decodes: %w", decoding), disposition: Terminal}
+		return &decision{err: fmt.Errorf("what is stored no longer decodes: %w", decoding), disposition: Terminal}
 	}
 	return nil
 }

@@ -32,8 +32,9 @@ type SubmitOptions struct {
 // task is one operation on its way through a group.
 type task[Tx any] struct {
 	def     *definition[Tx]
-	op      *Operation // as it will be stored; kept as it came until the outcome is known
-	command any
+	op      *Operation // as it came; what becomes of it is a copy
+	command any        // the decoded body
+	context Correlation
 
 	async   atomic.Bool // only to be accepted
 	phase   atomic.Int32
@@ -139,6 +140,7 @@ func (e *Engine[Tx]) prepare(c Command) (*task[Tx], error) {
 	return &task[Tx]{
 		def:     def,
 		command: command,
+		context: c.Correlation,
 		answer:  make(chan reply, 1),
 		op: &Operation{
 			ID:          id,
