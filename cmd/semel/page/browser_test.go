@@ -80,6 +80,10 @@ func TestPage(t *testing.T) {
 		}
 		v.hold(t)
 	}
+	v.do(t, chromedp.Click(chromedp.CSS("#withdraw")))
+	v.settled(t)
+	v.do(t, chromedp.Click(chromedp.CSS(".curl summary")))
+	v.shows(t, "#curl", v.state(t).Protected.Operations[0].Key)
 	v.photograph(t, "used")
 	t.Run("server gone", func(t *testing.T) { serverGone(t, v) })
 }
@@ -102,7 +106,7 @@ func doubleClick(t *testing.T, v *visitor) {
 	v.choose(t, `input[name=duplicate][value="3"]`)
 	v.until(t, "the switch is set", func(s state) bool { return s.Switches.Duplicate == 3 })
 	before := v.state(t)
-	v.do(t, chromedp.Click(chromedp.CSS("#withdraw")), chromedp.Click(chromedp.CSS("#withdraw")))
+	v.doubleClick(t, "#withdraw")
 	v.settled(t)
 	after := v.state(t)
 	if naive := v.paid(t, before, after, 1, 3); naive < 3 {

@@ -133,7 +133,9 @@ func startDemo(t *testing.T, addr string) (url string, stop func()) {
 		_, _ = io.Copy(io.Discard, read) // a line too long must not block the demo
 	})
 	stop = sync.OnceFunc(func() {
-		_ = demo.Process.Signal(os.Interrupt) // fails if it has ended, which Wait tells
+		if err := demo.Process.Signal(os.Interrupt); err != nil {
+			_ = demo.Process.Kill() // where there are no interrupts
+		}
 		_ = demo.Wait()
 		write.Close()
 		reader.Wait()
@@ -195,6 +197,17 @@ func (v *visitor) do(t *testing.T, steps ...chromedp.Action[chromedp.Void]) {
 	if err := chromedp.Do(ctx, steps...); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// doubleClick presses twice in the same place, as fast as the browser takes
+// it: looking the element up again in between would cost time on a busy
+// machine, and then it would be two clicks.
+func (v *visitor) doubleClick(t *testing.T, selector string) {
+	t.Helper()
+	v.do(t, chromedp.ScrollIntoView(chromedp.CSS(selector)))
+	at := evaluate[[]float64](t, v, fmt.Sprintf(
+		`(() => { const r = document.querySelector(%q).getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()`, selector))
+	v.do(t, chromedp.MouseClickXY(at[0], at[1]), chromedp.MouseClickXY(at[0], at[1], chromedp.ClickCount(2)))
 }
 
 // evaluate runs a script in the page; a promise is awaited.

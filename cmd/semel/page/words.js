@@ -76,7 +76,7 @@ function detail(click, n) {
   if (failed > 0) parts.push(`${many(failed, "try", "tries")} brought no answer, so the page sent the same key again.`);
   if (!click.repeated && n.arrived > 1) {
     const rest = n.arrived === 2 ? "the repeat" : `${n.arrived - 1} repeats`;
-    parts.push(`${n.arrived} requests with one key were answered by the protected account: one had paid, ${rest} got the stored answer.`);
+    parts.push(`${n.arrived} requests with one key were answered by the protected account: one paid, ${rest} got the stored answer.`);
   }
   const extra = n.naive - (click.repeated ? 0 : 1);
   if (extra > 0) parts.push(`The naive twin took every request for a new one: ${money.format(BigInt(extra) * cents)} too much.`);
@@ -96,7 +96,7 @@ export function verdict(side, click, state) {
     const words = allowed === 0 ? `${sum}: paid again, for a repeat` : `${sum}: paid ${often(paid)} for one intention`;
     return { tone: "bad", words };
   }
-  if (paid === 1) return { tone: "good", words: click.clicks > 1 || n.arrived > 1 ? `${sum}: paid once` : `${sum}` };
+  if (paid === 1) return { tone: "good", words: click.tries[side].length > 1 || n.arrived > 1 ? `${sum}: paid once` : sum };
   if (!click.settled) return { tone: "calm", words: "Under way…" };
   if (click.end[side] === "rejected") return { tone: "calm", words: "Refused; nothing paid" };
   if (click.end[side] === "unknown") return { tone: "calm", words: "No answer yet" };
