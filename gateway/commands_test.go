@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"strings"
 	"sync"
@@ -284,6 +285,36 @@ func TestWaitIsCapped(t *testing.T) {
 		t.Errorf("with a long wait: %d %v", a.status, a.header)
 	}
 	b.release("g")
+}
+
+// TestWaitOutlivesTheWriteTimeout: a server's write timeout counts from the
+// request, and would cut the answer to whoever waits longer.
+func TestWaitOutlivesTheWriteTimeout(t *testing.T) {
+	t.Parallel()
+	b := open(t, nil)
+	server := httptest.NewUnstartedServer(b.gateway)
+	server.Config.WriteTimeout = 300 * time.Millisecond
+	server.Start()
+	t.Cleanup(server.Close)
+	a := b.do("alice", "PUT", server.URL+"/commands/hold/k", `{"Gate":"g"}`, "Prefer: wait=1")
+	if a.status != 202 {
+		t.Errorf("the command got %d %s", a.status, a.body)
+	}
+	if a := b.do("alice", "GET", a.header.Get("Operation-Location"), "", "Prefer: wait=1"); a.status != 200 {
+		t.Errorf("the long poll got %d %s", a.status, a.body)
+	}
+	b.release("g")
+}
+
+func TestHead(t *testing.T) {
+	t.Parallel()
+	b := open(t, nil)
+	path := "/" + b.do("alice", "PUT", "/commands/refuse/k", "").header.Get("X-Operation")
+	for _, path := range []string{path, path + "/events", "/operations", "/operations/events"} {
+		if a := b.do("alice", "HEAD", path, ""); a.status != 200 || a.body != "" {
+			t.Errorf("HEAD %s: %d %q", path, a.status, a.body)
+		}
+	}
 }
 
 func TestDoneOperationIsNotSentTwice(t *testing.T) {

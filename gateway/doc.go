@@ -41,6 +41,9 @@
 // none. A reader that cannot be resumed is told so by an event "resync" and
 // should read GET /operations. Who reads too slowly is cut, and may resume.
 //
+// Streams end when the engine does. A server that drains therefore ends the
+// engine's context before or while it waits in [net/http.Server.Shutdown].
+//
 // # Mounting
 //
 // Under a prefix, use [net/http.StripPrefix], or set [Options].Prefix and
