@@ -56,6 +56,7 @@ and may use any account; so bind it to an address that only you can reach.`,
 	}
 	cmd.Flags().StringVar(&o.addr, "addr", "127.0.0.1:7314", "host and port to listen on; port 0 takes a free one")
 	cmd.Flags().StringVar(&o.data, "data", "", "file that holds the data; made if it is not there (required)")
+	cmd.Flags().DurationVar(&o.window, "window", 0, "how long answers are kept; a later repeat gets 410 and is not run (0 is 7 days)")
 	_ = cmd.MarkFlagRequired("data")
 	_ = cmd.MarkFlagFilename("data", "db")
 	return cmd
@@ -63,6 +64,7 @@ and may use any account; so bind it to an address that only you can reach.`,
 
 type serveOptions struct {
 	addr, data string
+	window     time.Duration
 	prefix     string // under which a proxy shows the gateway
 	stdout     io.Writer
 	log        *slog.Logger
@@ -80,7 +82,7 @@ func serve(ctx context.Context, o serveOptions) (err error) {
 	if err := bank.Create(ctx, store); err != nil {
 		return err
 	}
-	engine := semel.New(store, &semel.Options{Logger: o.log})
+	engine := semel.New(store, &semel.Options{Logger: o.log, Window: o.window})
 	bank.Register(engine)
 
 	// The engine ends after the last request, not with the signal.
