@@ -103,8 +103,12 @@ func (a *attempt[Tx]) commit() error {
 	crashpoint.Here(crashpoint.AfterCommit)
 	a.stats.commits.Add(1)
 	a.stats.executed.Add(int64(len(a.running)))
-	for _, f := range a.fused {
-		f.advanced(a.log[len(a.log)-1].Position)
+	if len(a.fused) > 0 {
+		first, last := a.log[0].Position, a.log[len(a.log)-1].Position
+		for _, f := range a.fused {
+			f.advanced(last)
+		}
+		a.completed.CompareAndSwap(first-1, last)
 	}
 	if len(a.log) > 0 && len(a.fused) < len(a.followers) {
 		a.wakeFollowers()
@@ -231,7 +235,6 @@ func (a *attempt[Tx]) add(i int, op *Operation) {
 func (a *attempt[Tx]) call() error {
 	members := make([]Member[Tx], 0, len(a.running))
 	index := make([]int, 0, len(a.running))
-	longest := time.Duration(0)
 	for _, i := range a.running {
 		t := a.tasks[i]
 		t.run = nil
@@ -239,25 +242,44 @@ func (a *attempt[Tx]) call() error {
 			t.run = &run{decision: *t.decided}
 			continue
 		}
-		longest = max(longest, t.def.lease())
 		index = append(index, i)
 		members = append(members, Member[Tx]{Subjects: t.op.Subjects, Call: func(ctx context.Context, tx Tx) error {
+			ctx, cancel := context.WithTimeout(ctx, t.def.lease())
+			defer cancel()
 			return a.handle(ctx, t, tx)
 		}})
 	}
 	if len(members) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(a.ctx, longest)
-	defer cancel()
-	spoiled, err := a.session.Run(ctx, members)
+	spoiled, err := a.session.Run(a.ctx, members)
 	if err != nil {
 		return a.blame(err)
 	}
 	if spoiled >= 0 {
 		a.spoiled = index[spoiled]
+		return nil
 	}
+	a.spoiled = a.overtaken()
 	return nil
+}
+
+// overtaken finds a member that failed technically, although without a trace,
+// while a later one of its subject has run: that one must not come first.
+func (a *attempt[Tx]) overtaken() int {
+	for n, i := range a.running {
+		t := a.tasks[i]
+		if t.decided != nil || t.run.decision.err == nil {
+			continue
+		}
+		for _, j := range a.running[n+1:] {
+			later := a.tasks[j].op
+			if later.Tenant == t.op.Tenant && slices.ContainsFunc(later.Subjects, func(s string) bool { return slices.Contains(t.op.Subjects, s) }) {
+				return i
+			}
+		}
+	}
+	return -1
 }
 
 // blame finds the member whose failure cost the group its transaction, such as

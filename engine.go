@@ -61,6 +61,7 @@ type Engine[Tx any] struct {
 	wake      chan struct{}  // something may be due
 	hub       *hub
 	followers []*follower[Tx]
+	completed atomic.Int64 // up to here, what all required projections show is completed
 }
 
 // New returns an engine on a store.

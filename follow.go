@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -190,7 +191,7 @@ func (e *Engine[Tx]) follow(ctx context.Context, f *follower[Tx]) (int, error) {
 	}
 	if len(events) == 0 {
 		f.stuck = false
-		return 0, nil
+		return 0, e.completeBehind(ctx)
 	}
 	passed, err := e.followBatch(ctx, f, events)
 	if errors.Is(err, ErrFenced) {
@@ -249,13 +250,27 @@ func (e *Engine[Tx]) followBatch(ctx context.Context, f *follower[Tx], events []
 
 // shownBut returns how far all required projections but f are.
 func (e *Engine[Tx]) shownBut(f *follower[Tx]) int64 {
-	shown := int64(1<<63 - 1)
+	shown := int64(math.MaxInt64)
 	for _, other := range e.followers {
 		if other != f && !other.Optional {
 			shown = min(shown, other.shown.Load())
 		}
 	}
 	return shown
+}
+
+// completeBehind completes what no batch could: two followers that move at the
+// same time may each not yet see the other's new position.
+func (e *Engine[Tx]) completeBehind(ctx context.Context) error {
+	shown := e.shownBut(nil)
+	if shown <= e.completed.Load() {
+		return nil
+	}
+	if err := e.completeLeftOver(ctx); err != nil {
+		return err
+	}
+	e.completed.Store(shown)
+	return nil
 }
 
 // completeUpTo completes the operations that every required projection shows.
@@ -354,7 +369,9 @@ func (e *Engine[Tx]) create(ctx context.Context, f *follower[Tx]) error {
 	return session.Commit(ctx)
 }
 
+// completeLeftOver completes whatever all required projections show.
 func (e *Engine[Tx]) completeLeftOver(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
 	for {
 		session, err := e.store.Begin(ctx, false)
 		if err != nil {
@@ -368,5 +385,7 @@ func (e *Engine[Tx]) completeLeftOver(ctx context.Context) error {
 		if err != nil || len(ops) == 0 {
 			return err
 		}
+		e.hub.tell(ops)
+		e.wakeFollowers()
 	}
 }

@@ -2,6 +2,7 @@ package semel
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -66,15 +67,33 @@ func (a *attempt[Tx]) settleOne(t *task[Tx], op *Operation) error {
 		return a.end(t, op, Completed)
 	}
 	op.Code, op.Reason = "failed", d.err.Error()
+	a.complain(op, d)
 	if d.disposition != "" {
 		op.Disposition, op.Holds = d.disposition, t.def.Park && len(op.Subjects) > 0
-		a.options.Logger.Error("operation failed for good", slog.String("operation", op.ID.String()),
-			slog.String("command", op.Name), slog.String("disposition", string(d.disposition)),
-			slog.Int("attempts", op.Attempts), slog.Any("error", d.err))
 		return a.end(t, op, Failed)
 	}
 	op.DueAt, op.Holds = a.now.Add(d.wait), len(op.Subjects) > 0
 	return op.move(Waiting)
+}
+
+// complain logs a failed attempt, the only place where its error is shown.
+func (a *attempt[Tx]) complain(op *Operation, d decision) {
+	level, message := slog.LevelWarn, "attempt failed"
+	if d.disposition != "" {
+		level, message = slog.LevelError, "operation failed for good"
+	}
+	attrs := []slog.Attr{
+		slog.String("operation", op.ID.String()), slog.String("command", op.Name),
+		slog.Int("attempt", op.Attempts), slog.Any("error", d.err),
+	}
+	if d.disposition != "" {
+		attrs = append(attrs, slog.String("disposition", string(d.disposition)))
+	}
+	var panicked *panicError
+	if errors.As(d.err, &panicked) {
+		attrs = append(attrs, slog.String("stack", string(panicked.stack)))
+	}
+	a.options.Logger.LogAttrs(a.ctx, level, message, attrs...)
 }
 
 // outcomes names the engine's event for each final state.
