@@ -119,7 +119,11 @@ type Errors struct {
 
 func (e *Errors) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s after %d tries: ", e.Command, e.end, e.Tries)
+	tries := "tries"
+	if e.Tries == 1 {
+		tries = "try"
+	}
+	fmt.Fprintf(&b, "%s: %s after %d %s: ", e.Command, e.end, e.Tries, tries)
 	for i, d := range e.Distinct {
 		if i > 0 {
 			b.WriteString("; ")

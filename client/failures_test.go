@@ -131,6 +131,7 @@ func TestAnswers(t *testing.T) {
 		{"failed for good", problem(500, "operation-failed", "gave up"), client.ClassFailed, 1, "the operation failed: gave up", nil},
 		{"a login page", answer(200, "<html>"), client.ClassMalformed, 3, "200 with a body that is not JSON", nil},
 		{"202 without operation", answer(202, "{}"), client.ClassMalformed, 3, "202 without the operation's id", nil},
+		{"too much of an error", answer(502, strings.Repeat("x", 2000)), client.ClassServer, 3, "502 Bad Gateway", nil},
 		{"too much", answer(200, `"`+strings.Repeat("x", 2000)+`"`), client.ClassMalformed, 1, "the answer has more than 1000 bytes", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

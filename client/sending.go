@@ -127,7 +127,10 @@ func (c *Client) exchange(r *http.Request) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if int64(len(body)) > c.options.MaxAnswer {
+	switch large := int64(len(body)) > c.options.MaxAnswer; {
+	case large && response.StatusCode >= 300:
+		body = nil // the status says enough
+	case large:
 		// A repeat would be answered with the same bytes.
 		return nil, &Error{Class: ClassMalformed, Status: response.StatusCode, final: true,
 			Message: fmt.Sprintf("the answer has more than %d bytes", c.options.MaxAnswer)}

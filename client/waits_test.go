@@ -224,7 +224,7 @@ func TestTheCallersContext(t *testing.T) {
 			"withdraw: canceled after 4 tries: connection closed before the answer (×2); 503 Service Unavailable (×1); canceled by the caller: context canceled: shutting down (×1)",
 			5 * time.Second, []error{client.ClassCanceled, client.ClassReset, client.ClassServer, context.Canceled}},
 		{"canceled within a wait", 5 * time.Second, 0, []http.HandlerFunc{answer(503, "", "Retry-After", "30")},
-			"withdraw: canceled after 1 tries: 503 Service Unavailable (×1); canceled by the caller: context canceled: shutting down (×1)",
+			"withdraw: canceled after 1 try: 503 Service Unavailable (×1); canceled by the caller: context canceled: shutting down (×1)",
 			5 * time.Second, []error{client.ClassCanceled, client.ClassServer}},
 		{"canceled within a poll", 5 * time.Second, 0, []http.HandlerFunc{accepted, silent},
 			"withdraw: canceled by the caller: context canceled: shutting down", 5 * time.Second, []error{context.Canceled}},
