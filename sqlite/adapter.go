@@ -102,7 +102,7 @@ type reader struct{ c *connection }
 
 func (r reader) Close() error { return r.c.close() }
 
-func (r reader) Begin() (driver.Tx, error) { return r.c.raw.Begin() } //nolint:staticcheck // required by driver.Conn
+func (r reader) Begin() (driver.Tx, error) { return nil, errNoContext }
 
 func (r reader) BeginTx(ctx context.Context, o driver.TxOptions) (driver.Tx, error) {
 	return r.c.raw.(driver.ConnBeginTx).BeginTx(ctx, o)

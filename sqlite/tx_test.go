@@ -29,7 +29,7 @@ func begin(t *testing.T, s *Store) semel.Session[Tx] {
 func TestFastPathIsTheSame(t *testing.T) {
 	t.Parallel()
 	s := open(t)
-	exec1(t, s, `CREATE TABLE t (fast ANY, slow ANY)`)
+	exec1(t, s, `CREATE TABLE t (fast, slow)`)
 	for _, v := range []any{
 		int(7), int64(-7), 1.5, true, false, "text", "", "a\x00b", []byte("blob"), []byte{}, []byte(nil), nil,
 		time.Date(2026, 1, 2, 3, 4, 5, 6000, time.FixedZone("x", 3600)),
