@@ -162,6 +162,9 @@ func (e *Engine[Tx]) Commands() []string {
 // Head returns the last position of the log.
 func (e *Engine[Tx]) Head(ctx context.Context) (int64, error) { return e.store.Head(ctx) }
 
+// Horizon returns the position up to which outcomes are no longer all kept.
+func (e *Engine[Tx]) Horizon(ctx context.Context) (int64, error) { return e.store.Horizon(ctx) }
+
 // Watch wakes the caller when operations of one tenant and principal change.
 func (e *Engine[Tx]) Watch(tenant, principal string) *Watch {
 	return e.hub.watch(scope{tenant, principal})

@@ -29,6 +29,10 @@ type Store[Tx any] interface {
 	Events(ctx context.Context, after int64, limit int) ([]Event, error)
 	// Head returns the last position that is given; 0 for an empty log.
 	Head(ctx context.Context) (int64, error)
+	// Horizon returns the highest DonePosition of an operation that Sweep has
+	// turned into a tombstone: a reader of outcomes that stands before it has
+	// missed some. 0 if nothing was swept.
+	Horizon(ctx context.Context) (int64, error)
 	// NextDue returns when the next operation may be claimed, the zero time
 	// if there is none. Operations behind others of their subject count too.
 	NextDue(ctx context.Context) (time.Time, error)

@@ -38,8 +38,9 @@
 //
 // Outcomes are read from the store, by their position in the log, which is
 // the id of each event; a reader that comes back with Last-Event-ID misses
-// none. A reader that cannot be resumed is told so by an event "resync" and
-// should read GET /operations. Who reads too slowly is cut, and may resume.
+// none. A reader that cannot be resumed, or comes back after outcomes were
+// cleaned away, is told so by an event "resync" and should read
+// GET /operations. Who reads too slowly is cut, and may resume.
 //
 // Streams end when the engine does. A server that drains therefore ends the
 // engine's context before or while it waits in [net/http.Server.Shutdown].

@@ -23,6 +23,7 @@ type Engine interface {
 	Await(ctx context.Context, tenant, principal string, id semel.ID) (*semel.Operation, error)
 	Watch(tenant, principal string) *semel.Watch
 	Head(ctx context.Context) (int64, error)
+	Horizon(ctx context.Context) (int64, error)
 	Commands() []string
 }
 

@@ -79,12 +79,16 @@ func (g *Gateway) outcomes(w http.ResponseWriter, r *http.Request, who Identity)
 	if err != nil {
 		return fmt.Errorf("reading the head of the log: %w", unavailableUnless(err))
 	}
+	horizon, err := g.engine.Horizon(r.Context())
+	if err != nil {
+		return fmt.Errorf("reading how far back outcomes are kept: %w", unavailableUnless(err))
+	}
 	// Watching begins before the first read, so that what ends in between is
 	// seen by one or the other.
 	watch := g.engine.Watch(who.Tenant, who.Principal)
 	defer watch.Close()
 	s := g.open(w)
-	from := s.begin(lastEventID(r), head)
+	from := s.begin(lastEventID(r), horizon, head)
 	if r.Method == http.MethodHead {
 		return nil
 	}
@@ -111,7 +115,7 @@ func (g *Gateway) outcomes(w http.ResponseWriter, r *http.Request, who Identity)
 }
 
 // begin tells the reader where its stream starts, and returns that position.
-func (s *stream) begin(last string, head int64) int64 {
+func (s *stream) begin(last string, horizon, head int64) int64 {
 	from, ok := parsePosition(last)
 	switch {
 	case last == "":
@@ -122,6 +126,10 @@ func (s *stream) begin(last string, head int64) int64 {
 	case from > head:
 		s.resync(head, fmt.Sprintf("the last event id %d is beyond the end of the log, %d", from, head))
 		return head
+	case from < horizon:
+		// What is still kept follows; the reader has to look up the rest.
+		s.resync(from, fmt.Sprintf("outcomes up to position %d are no longer all kept", horizon))
+		return from
 	}
 	s.event("ready", from, position(from))
 	return from

@@ -55,6 +55,9 @@ func TestResumeWithoutLoss(t *testing.T) {
 	const senders, each = 3, 100
 	first := b.stream("alice", "/operations/events") // an empty log, at position 0
 	last := first.must().id
+	if last != "0" { // without an id, a reader that comes back would start from then
+		t.Fatalf("an empty log is at %q", last)
+	}
 	first.close()
 	var all sync.WaitGroup
 	for sender := range senders {
@@ -120,6 +123,46 @@ func TestResync(t *testing.T) {
 		}
 		head, _ = b.engine.Head(t.Context())
 		stream.close()
+	}
+}
+
+// TestResyncWhenTooOld comes back after outcomes were cleaned away.
+func TestResyncWhenTooOld(t *testing.T) {
+	t.Parallel()
+	b := open(t, nil)
+	b.do("alice", "PUT", "/commands/refuse/old", "")
+	b.sweep(30 * 24 * time.Hour)
+	kept := b.do("alice", "PUT", "/commands/refuse/new", "")
+	stream := b.stream("alice", "/operations/events", "Last-Event-ID: 0")
+	if e := stream.must(); e.name != "resync" || e.id != "0" || !strings.Contains(e.data, "no longer all kept") {
+		t.Errorf("coming back too late begins with %+v", e)
+	}
+	e := stream.must()
+	if !strings.Contains(e.data, kept.header.Get("X-Operation")[11:]) {
+		t.Errorf("what is still kept does not follow: %+v", e)
+	}
+	stream.close()
+	stream = b.stream("alice", "/operations/events", "Last-Event-ID: "+e.id)
+	if e := stream.must(); e.name != "ready" {
+		t.Errorf("coming back in time begins with %+v", e)
+	}
+}
+
+// sweep cleans up as it would be done in a while.
+func (b *bank) sweep(in time.Duration) {
+	b.t.Helper()
+	session, err := b.store.Begin(b.t.Context(), false)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer session.Rollback()
+	now := time.Now().Add(in)
+	swept, err := session.Sweep(b.t.Context(), semel.Sweep{Now: now, Youngest: now, Limit: 100, Tombstone: time.Hour})
+	if err != nil || swept.Expired == 0 {
+		b.t.Fatalf("swept %+v, %v", swept, err)
+	}
+	if err := session.Commit(b.t.Context()); err != nil {
+		b.t.Fatal(err)
 	}
 }
 
