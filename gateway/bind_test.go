@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"encoding/json"
+	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 )
@@ -70,6 +72,29 @@ func FuzzSplice(f *testing.F) {
 			t.Errorf("a handler decodes %q as account %q, want %q", whole, bound.Account, account)
 		}
 	})
+}
+
+func TestBase(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ prefix, seen, path, want string }{
+		{"", "/operations", "/operations", ""},
+		{"", "/api/operations?limit=1", "/operations", "/api"},
+		{"", "/api/commands/a%2Fb/k", "/commands/a%2Fb/k", "/api"},
+		{"", "http://bank.example/api/operations", "/operations", "/api"},
+		{"", "//elsewhere.example/operations", "/operations", ""},
+		{"", "/rewritten", "/operations", ""},
+		{"", "", "/operations", ""},
+		{"/seen", "/api/operations", "/operations", "/seen"},
+	} {
+		g := Gateway{options: Options{Prefix: tt.prefix}}
+		u, err := url.Parse(tt.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := g.base(&http.Request{RequestURI: tt.seen, URL: u}); got != tt.want {
+			t.Errorf("base of %q, seen as %q, is %q, want %q", tt.path, tt.seen, got, tt.want)
+		}
+	}
 }
 
 func TestEscapeReference(t *testing.T) {

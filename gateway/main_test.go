@@ -38,6 +38,8 @@ type bank struct {
 	client  *http.Client
 	stop    func() // ends the engine and waits for it
 
+	stopping chan struct{} // closed by stop
+
 	calls   atomic.Int64 // of the handler of deposit
 	gates   sync.Map     // by name, what a held command waits for
 	revoked sync.Map     // principals who may send nothing any more
@@ -71,7 +73,7 @@ type deposited struct{ Cents int64 }
 // open starts a bank and stops it when the test ends.
 func open(t *testing.T, change func(*gateway.Options, *semel.Options)) *bank {
 	t.Helper()
-	b := &bank{t: t}
+	b := &bank{t: t, stopping: make(chan struct{})}
 	quiet := slog.New(slog.DiscardHandler)
 	options := &gateway.Options{Authenticate: authenticate, Authorize: b.authorize, Logger: quiet}
 	engineOptions := &semel.Options{Logger: quiet}
@@ -116,7 +118,7 @@ func (b *bank) run() {
 	<-b.engine.Ready()
 	b.stop = sync.OnceFunc(func() {
 		cancel()
-		b.gates.Range(func(name, _ any) bool { b.release(name.(string)); return true })
+		close(b.stopping)
 		if err := <-ended; err != nil {
 			b.t.Error(err)
 		}
@@ -175,6 +177,8 @@ func (b *bank) handle() {
 		select {
 		case <-b.gate(h.Gate):
 			return "released", nil
+		case <-b.stopping: // whatever is held, or will be, lets go
+			return "stopped", nil
 		case <-ctx.Done():
 			return "", ctx.Err()
 		}
