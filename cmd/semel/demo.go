@@ -21,6 +21,7 @@ const usualAddr = "127.0.0.1:7313"
 
 func newDemo() *cobra.Command {
 	var o demoOptions
+	var noColor bool
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Watch a withdrawal happen once, in your browser",
@@ -50,12 +51,14 @@ or if nothing was doubled on the naive one: then the faults did not happen.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.usual = !cmd.Flags().Changed("addr")
+			o.color = !noColor && colourful(cmd.OutOrStdout())
 			return runDemo(cmd.Context(), o, cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().StringVar(&o.addr, "addr", "127.0.0.1:0", "host and port of the page; port 0 takes "+usualAddr+" or else a free one")
 	cmd.Flags().BoolVar(&o.check, "check", false, "play the scene without a page, and fail on a violation")
 	cmd.Flags().StringVar(&o.keep, "keep", "", "keep the data in this directory, which must be new or empty")
+	cmd.Flags().BoolVar(&noColor, "no-color", false, "no colours; the variable NO_COLOR says the same")
 	_ = cmd.MarkFlagDirname("keep")
 	return cmd
 }
@@ -64,6 +67,7 @@ type demoOptions struct {
 	addr, keep string
 	check      bool
 	usual      bool // no address was asked for
+	color      bool
 }
 
 func runDemo(ctx context.Context, o demoOptions, out io.Writer) (err error) {
@@ -76,7 +80,9 @@ func runDemo(ctx context.Context, o demoOptions, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	d, err := demo.Start(ctx, demo.Options{Addr: pageAddr(o), Dir: dir, Worker: []string{self, "demo-worker"}})
+	d, err := demo.Start(ctx, demo.Options{
+		Addr: pageAddr(o), Dir: dir, Worker: []string{self, "demo-worker"}, Color: o.color,
+	})
 	if err != nil {
 		return ended(ctx, err)
 	}
@@ -162,4 +168,14 @@ func dataDir(keep string) (dir string, release func() error, err error) {
 		err = fmt.Errorf("--keep %q: the directory is not empty; a demo begins with nothing", keep)
 	}
 	return dir, func() error { return nil }, err
+}
+
+// colourful reports whether colours are seen and wanted (no-color.org).
+func colourful(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

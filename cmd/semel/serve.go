@@ -24,6 +24,10 @@ import (
 // caller waits by default, shorter than what a supervisor is patient for.
 const grace = 20 * time.Second
 
+// bodyPatience is for a request's body, and must be longer than the longest
+// wait that a request can ask for, which it would otherwise end.
+const bodyPatience = 90 * time.Second
+
 func newServe() *cobra.Command {
 	var o serveOptions
 	cmd := &cobra.Command{
@@ -156,13 +160,15 @@ func newFront(engine *semel.Engine[sqlite.Tx], store *sqlite.Store, o serveOptio
 			defer cancel()
 			defer context.AfterFunc(leaving, cancel)()
 			r = r.WithContext(ctx)
+		} else {
+			// http.Server.ReadTimeout would also end streams, which have no body.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyPatience))
 		}
 		routes.ServeHTTP(w, r)
 	})))
 	f.server = &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       30 * time.Second, // of the request; answers may wait longer, streams have no end
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(o.log.Handler(), slog.LevelWarn),

@@ -52,6 +52,13 @@ func verifySound(t *testing.T) {
 	if after, now := content(t, data); after != before || now != files {
 		t.Errorf("verifying changed the file, or left %q where %q was", now, files)
 	}
+	other := filepath.Join(t.TempDir(), "other.db")
+	if err := os.WriteFile(other, []byte("not a database, but long enough to be taken for one at first sight"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errs := execute(t, "verify", other); code != exitFailed || !strings.Contains(errs, "not a database") {
+		t.Errorf("a file that is no database: %d %s", code, errs)
+	}
 	if code, _, errs := execute(t, "verify", filepath.Join(t.TempDir(), "none.db")); code != exitFailed || !strings.Contains(errs, "none.db") {
 		t.Errorf("a file that is not there: %d %s", code, errs)
 	}

@@ -2,6 +2,7 @@ package demo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -12,6 +13,8 @@ type taking struct {
 	protected, naive counts
 	balance          int64 // of the protected side
 	naiveBalance     int64
+	repliesLost      int // on the way back from either side
+	naiveRepliesLost int
 }
 
 func (d *Demo) take(ctx context.Context) (taking, error) {
@@ -25,7 +28,8 @@ func (d *Demo) take(ctx context.Context) (taking, error) {
 		return taking{}, err
 	}
 	t := taking{protected: s.Counts, balance: s.Protected.Balance, naiveBalance: s.Naive.Balance}
-	t.naive.Requests, t.naive.Replays, _ = d.naive.totals()
+	_, _, t.repliesLost = d.protected.totals()
+	t.naive.Requests, t.naive.Replays, t.naiveRepliesLost = d.naive.totals()
 	t.naive.Effects, t.naive.DoubleEffects = s.Naive.Effects, s.Naive.DoubleEffects
 	var references []string
 	for _, story := range d.naive.newest() {
@@ -35,6 +39,26 @@ func (d *Demo) take(ctx context.Context) (taking, error) {
 	}
 	t.naive.Lost, err = d.twin.missing(ctx, references)
 	return t, err
+}
+
+// check judges a whole scene. It guards against one in which nothing went
+// wrong, and which would therefore show nothing.
+func (t taking) check() error {
+	var errs []error
+	if p := t.protected; p.DoubleEffects != 0 || p.Lost != 0 {
+		errs = append(errs, fmt.Errorf("the protected side has %s and lost %d", many(p.DoubleEffects, "double effect"), p.Lost))
+	}
+	if t.naive.DoubleEffects == 0 {
+		errs = append(errs, errors.New("the faults did not really happen: the naive twin has no double effects"))
+	}
+	if t.repliesLost == 0 || t.naiveRepliesLost == 0 {
+		errs = append(errs, fmt.Errorf("the faults did not really happen: %d replies of the protected side and %d of the naive twin were lost",
+			t.repliesLost, t.naiveRepliesLost))
+	}
+	if t.protected.Replays == 0 {
+		errs = append(errs, errors.New("the faults did not really happen: nothing was replayed"))
+	}
+	return errors.Join(errs...)
 }
 
 // minus returns what was added since an earlier taking; balances stand as
@@ -51,15 +75,15 @@ func (t taking) minus(earlier taking) taking {
 }
 
 // print writes what one step of the scene did on both sides.
-func (t taking) print(w io.Writer, right int) {
+func (t taking) print(w io.Writer, paint painter, right int) {
 	line := func(side string, c counts, balance int64) {
 		replays := ""
 		if c.Replays > 0 {
 			replays = many(c.Replays, "replay")
 		}
-		verdict := "right"
+		verdict := paint(green, "right")
 		if c.Effects != right {
-			verdict = fmt.Sprintf("WRONG: %d too many", c.Effects-right)
+			verdict = paint(red, fmt.Sprintf("WRONG: %d too many", c.Effects-right))
 		}
 		fmt.Fprintf(w, "       %-10s  %-10s  %-9s  %-9s  balance %s  %s\n",
 			side, many(c.Requests, "request"), many(c.Effects, "effect"), replays, money(balance), verdict)
@@ -84,6 +108,23 @@ func (d *Demo) Counts(ctx context.Context, w io.Writer) error {
 	}
 	fmt.Fprintf(w, "\n  worker restarts: %d\n", d.worker.state().Restarts)
 	return nil
+}
+
+// A painter colours text on a terminal, and leaves it alone elsewhere.
+type painter func(colour, text string) string
+
+const (
+	green = "32"
+	red   = "31"
+)
+
+func newPainter(coloured bool) painter {
+	return func(colour, text string) string {
+		if !coloured {
+			return text
+		}
+		return "\x1b[" + colour + "m" + text + "\x1b[0m"
+	}
 }
 
 func many(n int, what string) string {

@@ -44,6 +44,8 @@ type Options struct {
 	// Worker is the command that serves the bank: it gets the data file as
 	// last argument, prints its address, and ends when its standard input does.
 	Worker []string
+	// Color marks what is right and wrong by colour as well as by words.
+	Color bool
 }
 
 // A Demo is a running demonstration.
@@ -55,6 +57,7 @@ type Demo struct {
 	naive     *tally
 	faults    *faults
 	bell      *bell
+	paint     painter
 	opening   string // id of the operation that put the first money in
 	data      string
 	base      string
@@ -67,7 +70,7 @@ type Demo struct {
 
 // Start opens both accounts and serves the page. The caller calls Stop.
 func Start(ctx context.Context, o Options) (*Demo, error) {
-	d := &Demo{faults: &faults{}, bell: newBell(), data: filepath.Join(o.Dir, "bank.db")}
+	d := &Demo{faults: &faults{}, bell: newBell(), paint: newPainter(o.Color), data: filepath.Join(o.Dir, "bank.db")}
 	d.protected, d.naive = newTally(d.bell.ring), newTally(d.bell.ring)
 	var err error
 	if d.log, err = os.Create(filepath.Join(o.Dir, "worker.log")); err != nil {

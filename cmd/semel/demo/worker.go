@@ -60,7 +60,7 @@ func (w *worker) supervise() {
 		served, err := w.runOne()
 		w.mu.Lock()
 		stopping := w.stopping
-		if stopping || deaths == hopeless-1 && !served {
+		if stopping && !died(err) || !served && deaths == hopeless-1 {
 			w.err = err
 		}
 		if !stopping {
@@ -78,6 +78,15 @@ func (w *worker) supervise() {
 		}
 	}
 }
+
+// died reports whether a worker's end is none of its own doing: it was killed,
+// which is what the demo is about, or never started.
+func died(err error) bool {
+	var exit *exec.ExitError
+	return errors.Is(err, errStopped) || errors.As(err, &exit) && !exit.Exited()
+}
+
+var errStopped = errors.New("stopped before it started")
 
 // runOne runs a worker to its end and reports whether it ever took commands.
 func (w *worker) runOne() (served bool, err error) {
@@ -109,7 +118,7 @@ func (w *worker) start() (*exec.Cmd, io.Reader, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.stopping {
-		return nil, nil, errors.New("stopped before it started")
+		return nil, nil, errStopped
 	}
 	process := exec.Command(w.command[0], w.command[1:]...)
 	process.Env = os.Environ()
