@@ -6,13 +6,13 @@ import (
 	"os"
 	"runtime"
 	"strings"
-	"testing"
 	"time"
 )
 
 // Main runs the tests and exits with 1 if they pass but leave goroutines
-// behind. Call it from TestMain.
-func Main(m *testing.M) {
+// behind. Call it from TestMain, with the *[testing.M] or with what wraps it to
+// clean up before the exit.
+func Main(m interface{ Run() int }) {
 	code := m.Run()
 	if code == 0 {
 		if left := settle(5 * time.Second); len(left) > 0 {
