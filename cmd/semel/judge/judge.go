@@ -110,16 +110,30 @@ func look(ctx context.Context, path string, o Options) (found []Finding, err err
 	if err != nil {
 		return nil, err
 	}
-	what := "every operation has its events once, and nothing is stuck"
-	if o.Drained {
-		what = "every operation has its events once, and is done"
-	}
-	found = append(found,
-		Finding{What: what, Checked: int64(report.Operations), Problems: report.Problems},
-		Finding{What: "the log is dense, and the projections are a fold of it: " + strings.Join(report.Folded, ", "), Checked: report.Events})
+	found = engineFindings(report, o)
 	invariants, err := bank.Invariants(ctx, store.Reader())
 	for _, i := range invariants {
 		found = append(found, Finding{What: i.Name, Checked: int64(i.Checked), Problems: i.Problems})
 	}
 	return found, err
+}
+
+// engineFindings sorts what the engine found by what it is about.
+func engineFindings(report *semel.Report, o Options) []Finding {
+	operations := Finding{What: "every operation has its events once, and nothing is stuck", Checked: int64(report.Operations)}
+	if o.Drained {
+		operations.What = "every operation has its events once, and is done"
+	}
+	log := Finding{
+		What:    "the log is dense, and the projections are a fold of it: " + strings.Join(report.Folded, ", "),
+		Checked: report.Events,
+	}
+	for _, p := range report.Problems {
+		if strings.HasPrefix(p, "operation ") {
+			operations.Problems = append(operations.Problems, p)
+		} else {
+			log.Problems = append(log.Problems, p)
+		}
+	}
+	return []Finding{operations, log}
 }
