@@ -17,7 +17,8 @@ const maxDepth = 64
 // white space, the order of members, or the way strings are escaped, so that a
 // client that encodes its request anew still asks for the same thing. Numbers
 // keep their text: 100 and 1e2 differ, because to a handler they may. Members
-// of the same name are an error, since parsers differ in which one they see.
+// of the same name are an error, also if only their case differs: parsers
+// differ in which one they see, and encoding/json takes either.
 //
 // The idea is RFC 8785's; the form is our own, and its version is part of
 // every fingerprint.
@@ -192,11 +193,11 @@ func (c *canonicalizer) order(base int, members []member) error {
 	values := slices.Clone(c.out[base:])
 	c.out = append(c.out[:base], '{')
 	slices.SortFunc(members, func(a, b member) int { return strings.Compare(a.name, b.name) })
+	if err := c.distinct(members); err != nil {
+		return err
+	}
 	for i, m := range members {
 		if i > 0 {
-			if m.name == members[i-1].name {
-				return c.fail("the member %q stands there twice", m.name)
-			}
 			c.out = append(c.out, ',')
 		}
 		c.quote(m.name)
@@ -204,6 +205,25 @@ func (c *canonicalizer) order(base int, members []member) error {
 		c.out = append(c.out, values[m.start-base:m.end-base]...)
 	}
 	c.out = append(c.out, '}')
+	return nil
+}
+
+// distinct refuses names that a reader could take for each other.
+func (c *canonicalizer) distinct(members []member) error {
+	if len(members) < 2 {
+		return nil
+	}
+	folded := make(map[string]string, len(members))
+	for _, m := range members {
+		key := strings.ToLower(strings.ToUpper(m.name)) // up and down again: K, k and the Kelvin sign are one
+		switch other, taken := folded[key]; {
+		case taken && other == m.name:
+			return c.fail("the member %q stands there twice", m.name)
+		case taken:
+			return c.fail("the members %q and %q differ only in case", other, m.name)
+		}
+		folded[key] = m.name
+	}
 	return nil
 }
 

@@ -51,6 +51,8 @@ func TestCanonicalJSONNamesThePlaceOfWhatIsWrong(t *testing.T) {
 	for _, c := range []struct{ body, want string }{
 		{`{"a":1,"a":2}`, `the member "a" stands there twice`},
 		{`{"a":{"b":[1,{"c":0,"\u0063":1}]}}`, `in /a/b/1: the member "c" stands there twice`},
+		{`{"cents":1,"CENTS":2}`, `the members "CENTS" and "cents" differ only in case`},
+		{"{\"\u212a\":1,\"k\":2}", "differ only in case"},
 		{`{"a/b~":[tru]}`, `in /a~1b~0/0: unexpected 't'`},
 		{`{"a":1}{"a":1}`, `byte 7: more than one JSON value`},
 		{`{"a":`, "it ends early"},

@@ -160,10 +160,21 @@ func (e *Engine[Tx]) Commands() []string {
 }
 
 // Head returns the last position of the log.
-func (e *Engine[Tx]) Head(ctx context.Context) (int64, error) { return e.store.Head(ctx) }
+func (e *Engine[Tx]) Head(ctx context.Context) (int64, error) {
+	return available(e.store.Head(ctx))
+}
 
 // Horizon returns the position up to which outcomes are no longer all kept.
-func (e *Engine[Tx]) Horizon(ctx context.Context) (int64, error) { return e.store.Horizon(ctx) }
+func (e *Engine[Tx]) Horizon(ctx context.Context) (int64, error) {
+	return available(e.store.Horizon(ctx))
+}
+
+func available(position int64, err error) (int64, error) {
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return position, nil
+}
 
 // Watch wakes the caller when operations of one tenant and principal change.
 func (e *Engine[Tx]) Watch(tenant, principal string) *Watch {

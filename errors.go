@@ -46,7 +46,7 @@ var (
 type Rejection struct {
 	Code   string // for programs: insufficient_funds
 	Reason string // for people
-	Status int    // HTTP status of the answer; 0 means 409
+	Status int    // HTTP status of the answer, 400 to 499; any other means 409
 }
 
 func (r *Rejection) Error() string { return fmt.Sprintf("rejected (%s): %s", r.Code, r.Reason) }

@@ -110,7 +110,7 @@ const ProblemTypes = "https://semel.dev/problems/"
 
 func (o *Operation) reject(r *Rejection) error {
 	o.Status, o.Code, o.Reason = r.Status, r.Code, r.Reason
-	if o.Status == 0 {
+	if o.Status < 400 || o.Status > 499 { // above would ask the client to try again, for ever
 		o.Status = http.StatusConflict
 	}
 	body, err := json.Marshal(problem{

@@ -72,27 +72,27 @@ type reply struct {
 // [ErrKeyExpired] nothing is stored. If ctx is canceled, its error is
 // returned and the command may or may not have been taken; the same key tells.
 func (e *Engine[Tx]) Submit(ctx context.Context, c Command, o SubmitOptions) (Answer, error) {
+	patience, cancel := ctx, context.CancelFunc(func() {})
+	if o.Wait > 0 {
+		patience, cancel = context.WithTimeout(ctx, o.Wait)
+	}
+	defer cancel()
 	select {
 	case <-e.ready:
-	case <-ctx.Done():
-		return Answer{}, fmt.Errorf("%w: %w", ErrClosed, ctx.Err())
+	case <-patience.Done():
+		return Answer{}, fmt.Errorf("%w: %w", ErrClosed, patience.Err())
 	}
 	t, err := e.prepare(c)
 	if err != nil {
 		return Answer{}, err
 	}
 	t.async.Store(o.Async)
-	if err := e.enqueue(t); err != nil {
-		return Answer{}, err
-	}
 	if o.Async && crashpoint.Broken("accept-before-begin") {
 		return Answer{Operation: t.op}, nil
 	}
-	patience, cancel := ctx, context.CancelFunc(func() {})
-	if o.Wait > 0 {
-		patience, cancel = context.WithTimeout(ctx, o.Wait)
+	if err := e.enqueue(t); err != nil {
+		return Answer{}, err
 	}
-	defer cancel()
 	r, err := e.attend(ctx, patience, t)
 	if err != nil {
 		return Answer{}, err
