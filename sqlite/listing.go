@@ -67,8 +67,8 @@ func list(q semel.OperationQuery) (query string, args []driver.Value) {
 	}
 	order := "seq"
 	switch {
-	case q.Open: // word for word as in the index
-		add(`state IN ('accepted', 'running', 'waiting', 'executed')`)
+	case q.Open:
+		add(undecided)
 	case !q.ByAcceptance:
 		order = "done_position"
 		add(`done_position > 0`)

@@ -85,7 +85,7 @@ func TestPlans(t *testing.T) {
 		index string
 		sorts bool
 	}{
-		"claim":          {claimOperations, "semel_operations_unfinished", false},
+		"claim":          {claimOperations, "USING INDEX semel_operations_open\n", false},
 		"executed":       {executedOperations, "semel_operations_executed", false},
 		"lookup 1":       {lookupOperations[1], "sqlite_autoindex_semel_operations_1", false},
 		"lookup 128":     {lookupOperations[128], "sqlite_autoindex_semel_operations_1", false},
@@ -94,9 +94,11 @@ func TestPlans(t *testing.T) {
 		"stream":         {streamEvents, "semel_events_stream", false},
 		"next due":       {nextDue, "semel_operations_due", false},
 		"outcomes":       {listed(ann), "semel_operations_outcomes", false},
-		"open":           {listed(annOpen), "semel_operations_open", false},
+		"open":           {listed(annOpen), "semel_operations_open_of_caller", false},
 		"failed":         {listed(semel.OperationQuery{All: true, ByAcceptance: true, State: semel.Failed}), "semel_operations_failed", false},
 		"everyone's":     {listed(semel.OperationQuery{All: true, ByAcceptance: true, After: 7}), "INTEGER PRIMARY KEY", false},
+		"all outcomes":   {listed(semel.OperationQuery{All: true, Newest: true}), "semel_operations_all", false},
+		"all open":       {listed(semel.OperationQuery{All: true, Open: true}), "USING INDEX semel_operations_open\n", false},
 		"update":         {strings.TrimSuffix(updateOperation, " RETURNING seq"), "sqlite_autoindex_semel_operations_1", false},
 	} {
 		plan := explain(t, s, test.query)

@@ -121,6 +121,7 @@ func TestSweep(t *testing.T) {
 	var ops []*semel.Operation
 	for i, state := range []semel.State{semel.Completed, semel.Failed, semel.Waiting, semel.Rejected, semel.Executed, semel.Canceled, semel.Completed, semel.Completed} {
 		o := operation(fmt.Sprint(i))
+		o.DonePosition = int64(10 * i)
 		o.State, o.AcceptedAt, o.ExpiresAt = state, start.Add(time.Duration(i)*time.Hour), start.Add(time.Duration(i+24)*time.Hour)
 		ops = append(ops, o)
 	}
@@ -139,6 +140,11 @@ func TestSweep(t *testing.T) {
 		if got := sweep(); got != want {
 			t.Errorf("sweep %d: %+v, want %+v", i, got, want)
 		}
+	}
+	horizon, err := s.Horizon(t.Context())
+	must(t, err)
+	if horizon != 60 {
+		t.Errorf("horizon %d, want 60, the outcome of operation 6", horizon)
 	}
 	if _, err := s.Operation(t.Context(), ops[0].ID); !errors.Is(err, semel.ErrKeyExpired) {
 		t.Errorf("expired operation: %v", err)

@@ -20,9 +20,12 @@ const operationColumns = `seq, id, tenant, principal, name, key, subject, finger
 
 const operationWidth = 28
 
-// unfinished is repeated word for word in the partial indexes: SQLite uses
-// them only for queries that contain it.
-const unfinished = `state IN ('accepted', 'running', 'waiting')`
+// undecided is repeated word for word in the partial indexes: SQLite uses them
+// only for queries that contain it.
+const (
+	undecided  = `state IN ('accepted', 'running', 'waiting', 'executed')`
+	unfinished = `state IN ('accepted', 'running', 'waiting')`
+)
 
 func bindOperation(args []driver.NamedValue, o *semel.Operation) {
 	for i, v := range [operationWidth]driver.Value{
@@ -277,11 +280,11 @@ func (s *session) markBehind(keys []semel.Lookup, known []semel.Known) error {
 	return nil
 }
 
-// claimOperations goes through the unfinished operations in the order of their
+// claimOperations goes through the undecided operations in the order of their
 // acceptance and stops at the limit, so a long backlog is neither read nor
 // sorted.
-const claimOperations = `SELECT ` + operationColumns + ` FROM semel_operations AS o INDEXED BY semel_operations_unfinished
- WHERE ` + unfinished + ` AND due_at <= ?1 AND name IN (SELECT value FROM json_each(?2))
+const claimOperations = `SELECT ` + operationColumns + ` FROM semel_operations AS o INDEXED BY semel_operations_open
+ WHERE ` + undecided + ` AND ` + unfinished + ` AND due_at <= ?1 AND name IN (SELECT value FROM json_each(?2))
    AND NOT EXISTS (SELECT 1 FROM semel_queue AS own JOIN semel_queue AS older
          ON older.tenant = own.tenant AND older.subject = own.subject AND older.seq < own.seq
        WHERE own.seq = o.seq)
