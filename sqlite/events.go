@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 
 	"github.com/semel-dev/semel"
@@ -12,27 +13,49 @@ const eventColumns = `position, tenant, operation, number, name, schema, subject
 
 const insertEvent = `INSERT INTO semel_events (` + eventColumns + `) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)`
 
-// Append implements [semel.Ledger]. Positions are given at once.
+// Append implements [semel.Ledger]. Positions are given at once. If one event
+// cannot be appended, none is: a handler may go on after a conflict.
 func (s *session) Append(ctx context.Context, events []*semel.Event) error {
 	return s.ledger(ctx, func() error {
-		st, err := s.c.own(insertEvent)
-		if err != nil {
-			return err
+		start := s.position
+		err := s.appendAll(events)
+		if err == nil {
+			s.wrote = s.wrote || len(events) > 0
+			return nil
 		}
 		for _, e := range events {
-			position := s.position + 1
-			_, err := st.exec(s.c.bind(position, e.Tenant, e.Operation[:], int64(e.Number), e.Name, e.Schema, e.Subject, e.Version,
-				document(e.Data), document(e.Correlation), document(e.Publish), micros(e.At)))
-			if err != nil {
-				if taken(err) {
-					return fmt.Errorf("%w: %q has version %d already", semel.ErrVersionConflict, e.Subject, e.Version)
-				}
-				return fmt.Errorf("sqlite: appending event %s: %w", e.ID(), err)
-			}
-			e.Position, s.position = position, position
+			e.Position = 0
 		}
-		return nil
+		if s.position == start {
+			return err
+		}
+		if _, undo := s.c.exec(`DELETE FROM semel_events WHERE position > ?`, start); undo != nil {
+			s.wrote = true
+			return errors.Join(err, fmt.Errorf("sqlite: taking events back: %w", undo))
+		}
+		s.position = start
+		return err
 	})
+}
+
+func (s *session) appendAll(events []*semel.Event) error {
+	st, err := s.c.own(insertEvent)
+	if err != nil {
+		return err
+	}
+	for _, e := range events {
+		position := s.position + 1
+		_, err := st.exec(s.c.bind(position, e.Tenant, e.Operation[:], int64(e.Number), e.Name, e.Schema, e.Subject, e.Version,
+			document(e.Data), document(e.Correlation), document(e.Publish), micros(e.At)))
+		if err != nil {
+			if taken(err) {
+				return fmt.Errorf("%w: %q has version %d already", semel.ErrVersionConflict, e.Subject, e.Version)
+			}
+			return fmt.Errorf("sqlite: appending event %s: %w", e.ID(), err)
+		}
+		e.Position, s.position = position, position
+	}
+	return nil
 }
 
 func scanEvent(v []driver.Value) semel.Event {

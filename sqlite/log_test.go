@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -68,8 +69,26 @@ func TestStreams(t *testing.T) {
 			t.Errorf("after %d: versions %v, want %s", after, versions, want)
 		}
 	}
-	if err := l.Append(t.Context(), []*semel.Event{event("a", 2)}); !errors.Is(err, semel.ErrVersionConflict) {
+	half := []*semel.Event{event("a", 4), event("a", 2), event("a", 5)}
+	if err := l.Append(t.Context(), half); !errors.Is(err, semel.ErrVersionConflict) {
 		t.Errorf("a version that is taken: %v", err)
+	}
+	whole := event("a", 4)
+	must(t, l.Append(t.Context(), []*semel.Event{whole}))
+	if whole.Position != 7 || half[0].Position != 0 {
+		t.Errorf("after a conflict: positions %d and %d, want 7 and 0", whole.Position, half[0].Position)
+	}
+	for name, test := range map[string]struct {
+		events  []*semel.Event
+		spoiled int
+	}{"conflict": {half, -1}, "success": {[]*semel.Event{event("a", 5)}, 0}} {
+		spoiled, err := l.Run(t.Context(), []semel.Member[Tx]{handler(func(ctx context.Context, _ Tx) error {
+			_ = l.Append(ctx, test.events)
+			return errNo
+		})})
+		if spoiled != test.spoiled || err != nil {
+			t.Errorf("a member that fails after a %s of Append: %d, %v", name, spoiled, err)
+		}
 	}
 }
 

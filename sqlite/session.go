@@ -28,6 +28,9 @@ type session struct {
 	// at commit.
 	lost          error
 	seq, position int64
+	// wrote is set when the engine has written since the member at work began:
+	// a handler's events are appended within its call.
+	wrote bool
 }
 
 // Begin opens a transaction, as [semel.Store] says. There is one right to
@@ -157,6 +160,9 @@ func (s *session) Run(ctx context.Context, members []semel.Member[Tx]) (spoiled 
 // call runs one member. Its Tx ends however the function is left.
 func (s *session) call(ctx context.Context, f func(context.Context, Tx) error) (failed, wrote bool) {
 	m := &member{s: s}
+	s.c.mu.Lock()
+	s.wrote = false
+	s.c.mu.Unlock()
 	failed = true
 	defer func() { wrote = m.end(failed) }()
 	failed = f(ctx, Tx{m}) != nil

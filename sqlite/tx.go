@@ -199,6 +199,18 @@ func (m *member) execPlain(ctx context.Context, query string, args []any) (resul
 	return result, true, nil
 }
 
+// wrote reports whether anything has changed since the member's first write.
+func (m *member) wrote() bool {
+	if m.s.wrote || m.schema {
+		return true
+	}
+	if !m.measured {
+		return false
+	}
+	n, err := m.s.c.integer(selectChanges)
+	return err != nil || n != m.before
+}
+
 // end makes the Tx dead and closes what it left open. With count it reports
 // whether the member changed anything.
 func (m *member) end(count bool) (wrote bool) {
@@ -209,9 +221,8 @@ func (m *member) end(count bool) (wrote bool) {
 		for _, r := range slices.Clone(m.open) {
 			_ = r.close() // SQLite counts a statement's changes when it ends
 		}
-		if count && m.measured {
-			n, err := c.integer(selectChanges)
-			wrote = err != nil || n != m.before || m.schema
+		if count {
+			wrote = m.wrote()
 		}
 	}
 	prepared := m.prepared
