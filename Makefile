@@ -25,7 +25,7 @@ demo-check: ## the demo's scene without a page; fails on a double or lost effect
 	@.ci/run demo
 
 crash: ## kill the real program ROUNDS times at random, and at every named point
-	go test -count=1 -timeout 0 -v -run '^TestCrash' ./cmd/semel -rounds $(ROUNDS)
+	go test -count=1 -timeout 0 -v ./internal/crash -crash.rounds $(ROUNDS)
 
 bench: ## operations a second beside the same work written by hand
 	go test -run '^$$' -bench . ./bench
