@@ -149,15 +149,39 @@ func (c *client) next(ctx context.Context) {
 	}
 	in := c.intend(c.dice)
 	c.last = in
-	if !in.twice {
-		c.send(ctx, in)
-		return
+	tries := 1
+	if in.twice {
+		tries = 3
 	}
 	var clicks sync.WaitGroup
-	for range 3 {
+	for range tries {
 		clicks.Go(func() { c.send(ctx, in) })
 	}
 	clicks.Wait()
+	if c.dice.IntN(4) == 0 {
+		c.look(ctx, in)
+	}
+}
+
+// look reads the account of what has just been completed: it must show it.
+func (c *client) look(ctx context.Context, in *intention) {
+	in.mu.Lock()
+	completed := in.outcome != nil && in.outcome.done()
+	in.mu.Unlock()
+	if !completed {
+		return
+	}
+	s, err := c.statement(ctx, in.account)
+	if err != nil {
+		return // not answered
+	}
+	c.looked.Add(1)
+	for _, e := range s.Entries {
+		if e.Operation == in.id {
+			return
+		}
+	}
+	c.wrong(projection, "%v is completed, and %s is shown without it, with %d entries", in, in.account, len(s.Entries))
 }
 
 // send makes one try and writes down what was heard, if anything was.

@@ -150,6 +150,7 @@ type journal struct {
 	rejected atomic.Int64
 	accepted atomic.Int64 // intentions that got a 202
 	replayed atomic.Int64 // answers that repeated another
+	looked   atomic.Int64 // accounts read right after an answer
 	expired  atomic.Int64 // intentions past their window
 	refused  atomic.Int64 // requests that the program was too busy for
 }

@@ -254,6 +254,7 @@ func (s scenario) guard(d *driver, before int) error {
 		{"rejections", d.rejected.Load(), 5},
 		{"accepted first", d.accepted.Load(), 5},
 		{"repeats", d.replayed.Load(), 100},
+		{"looks at accounts", d.looked.Load(), 10},
 	} {
 		if g.got < g.want {
 			return fmt.Errorf("%s: there were only %d %s, fewer than %d: nothing is shown", s.point, g.got, g.what, g.want)

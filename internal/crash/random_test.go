@@ -30,6 +30,7 @@ type results struct {
 	Rejected   int64     `json:"rejected"`
 	Accepted   int64     `json:"acceptedFirst"`
 	Replayed   int64     `json:"replaysChecked"`
+	Looked     int64     `json:"accountsReadAfterAnswers"`
 	Violations int       `json:"violations"`
 }
 
@@ -55,7 +56,7 @@ func TestRandomKills(t *testing.T) {
 	err = d.randomKills(t.Context(), rounds, &r)
 	r.Seconds = time.Since(r.Started).Round(time.Second / 10).Seconds()
 	r.Outcomes, r.Rejected, r.Accepted = d.outcomes.Load(), d.rejected.Load(), d.accepted.Load()
-	r.Replayed, r.Violations = d.replayed.Load(), d.violations()
+	r.Replayed, r.Looked, r.Violations = d.replayed.Load(), d.looked.Load(), d.violations()
 	d.report(t)
 	if err != nil {
 		t.Error(err)
@@ -65,7 +66,7 @@ func TestRandomKills(t *testing.T) {
 	if err := r.write(*resultsFlag); err != nil {
 		t.Error(err)
 	}
-	if few := int64(rounds); r.Kills < rounds || r.Busy*3 < rounds || r.Early < 3 || r.Outcomes < 10*few || r.Rejected < few || r.Accepted < few || r.Replayed < 10*few {
+	if few := int64(rounds); r.Kills < rounds || r.Busy*3 < rounds || r.Early < 3 || r.Outcomes < 10*few || r.Rejected < few || r.Accepted < few || r.Replayed < 10*few || r.Looked < few {
 		t.Errorf("too little has happened in %d rounds to learn from: %+v", rounds, r)
 	}
 }
