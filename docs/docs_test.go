@@ -6,9 +6,14 @@
 //
 //   - a whole program, beginning with "package": it is built;
 //   - a quotation, with a line before it that names the file, from the
-//     repository's root, and what is quoted from it, in order:
+//     repository's root, and what is quoted from it, in order; a method is
+//     named with its type:
 //     <!-- from: examples/bank/bank.go Withdraw withdraw -->
+//     <!-- from: examples/bank/command.go Transfer.Subjects -->
 //   - marked "go ignore", for code that is meant to be wrong.
+//
+// A console block after a line <!-- run: program --> or <!-- run: semel serve -->
+// is a session with curl; transcript_test.go does what it says.
 package docs_test
 
 import (
@@ -115,7 +120,7 @@ func declaration(path, name string, withDoc bool) (string, error) {
 		var doc *ast.CommentGroup
 		switch d := d.(type) {
 		case *ast.FuncDecl:
-			if d.Name.Name != name {
+			if methodName(d) != name {
 				continue
 			}
 			doc = d.Doc
@@ -135,6 +140,26 @@ func declaration(path, name string, withDoc bool) (string, error) {
 		return string(src[set.Position(start).Offset:set.Position(d.End()).Offset]), nil
 	}
 	return "", fmt.Errorf("%s declares no %q", path, name)
+}
+
+// methodName is a function's name, and of a method Type.Name.
+func methodName(d *ast.FuncDecl) string {
+	if d.Recv == nil {
+		return d.Name.Name
+	}
+	receiver := d.Recv.List[0].Type
+	for {
+		switch t := receiver.(type) {
+		case *ast.StarExpr:
+			receiver = t.X
+		case *ast.IndexExpr:
+			receiver = t.X
+		case *ast.Ident:
+			return t.Name + "." + d.Name.Name
+		default:
+			return d.Name.Name
+		}
+	}
 }
 
 // buildProgram builds a program as if it stood in a directory of its own in
