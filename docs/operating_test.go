@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -160,5 +161,48 @@ func TestClientClasses(t *testing.T) {
 		if !strings.Contains(source, fmt.Sprintf("Class = %q", class)) {
 			t.Errorf("docs/client.md: there is no class %q", class)
 		}
+	}
+}
+
+// TestFull lets the store be full, and finds that nothing is promised that is
+// not kept, and that it goes on when there is room.
+func TestFull(t *testing.T) {
+	t.Parallel()
+	store, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "data.db"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	limit := func(pages int) {
+		err := store.Update(t.Context(), func(ctx context.Context, tx sqlite.Tx) error {
+			_, err := tx.ExecContext(ctx, fmt.Sprintf(`PRAGMA max_page_count = %d`, pages))
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	engine := semel.New(store, &semel.Options{Logger: slog.New(slog.DiscardHandler)})
+	semel.Handle(engine, "sell", sell, nil)
+	defer run(engine)()
+	send := func(key, article string) (semel.Answer, error) {
+		body := fmt.Sprintf(`{"article": %q, "pieces": 1}`, article)
+		return engine.Submit(t.Context(), semel.Command{Principal: "alice", Name: "sell", Key: key, Body: []byte(body)}, semel.SubmitOptions{})
+	}
+	large := strings.Repeat("tea", 10_000)
+
+	if _, err := send("key-1", "tea"); err != nil {
+		t.Fatal(err)
+	}
+	limit(1) // no less than there are
+	if _, err := send("key-2", large); !errors.Is(err, semel.ErrUnavailable) {
+		t.Errorf("a command without room for it: %v, want %v", err, semel.ErrUnavailable)
+	}
+	if answer, err := send("key-1", "tea"); err != nil || !answer.Replayed {
+		t.Errorf("a repeat: replayed %v, %v", answer.Replayed, err)
+	}
+	limit(1 << 20)
+	if answer, err := send("key-2", large); err != nil || answer.Replayed || answer.Operation.State != semel.Completed {
+		t.Errorf("the command again, with room: %+v, %v", answer, err)
 	}
 }
