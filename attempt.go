@@ -20,6 +20,8 @@ type run struct {
 	result   []byte
 	status   int
 	resource string
+	// appending is set once events may be in the log.
+	appending bool
 }
 
 // decision is how an attempt ended; the zero value is success.
@@ -45,11 +47,8 @@ type attempt[Tx any] struct {
 	held    map[string]bool
 	running []int // indexes of tasks whose handler is called
 	replies []reply
-	told    []*Operation // changed operations, for those who wait
-	inserts []*Operation
-	changes []Change
-	owners  []*task[Tx] // of changes
-	log     []*Event    // appended in this transaction, in order
+	stored  []*Operation // what becomes of each task, nil for a repeat
+	log     []*Event     // appended in this transaction, in order
 	fused   []*follower[Tx]
 	spoiled int
 	// committing is set once the transaction's end may be unknown.
@@ -59,7 +58,7 @@ type attempt[Tx any] struct {
 func (e *Engine[Tx]) newAttempt(ctx context.Context, tasks []*task[Tx], solo bool) *attempt[Tx] {
 	return &attempt[Tx]{
 		Engine: e, ctx: ctx, tasks: tasks, solo: solo, spoiled: -1,
-		replies: make([]reply, len(tasks)),
+		replies: make([]reply, len(tasks)), stored: make([]*Operation, len(tasks)),
 	}
 }
 
@@ -113,11 +112,12 @@ func (a *attempt[Tx]) commit() error {
 	if len(a.log) > 0 && len(a.fused) < len(a.followers) {
 		a.wakeFollowers()
 	}
-	if slices.ContainsFunc(a.told, func(op *Operation) bool { return op.State.Unfinished() }) {
+	told := a.told()
+	if slices.ContainsFunc(told, func(op *Operation) bool { return op.State.Unfinished() }) {
 		a.nudge()
 	}
 	crashpoint.Here(crashpoint.BeforeAnswer)
-	a.hub.tell(a.told)
+	a.hub.tell(told)
 	a.reply()
 	return nil
 }
@@ -216,19 +216,18 @@ func (a *attempt[Tx]) accept(i int, t *task[Tx]) {
 	op.State, op.AcceptedAt, op.DueAt, op.Holds = Accepted, a.now, a.now, len(op.Subjects) > 0
 	a.hold(t)
 	a.add(i, &op)
+	a.accepted.add(op.Tenant)
 }
 
-// add puts a changed operation where it will be stored and told of.
+// add says what becomes of a task.
 func (a *attempt[Tx]) add(i int, op *Operation) {
-	t := a.tasks[i]
-	if t.claimed {
-		a.changes = append(a.changes, Change{Operation: op, State: Running, Epoch: t.op.Epoch})
-		a.owners = append(a.owners, t)
-	} else if !teethForget(op) {
-		a.inserts = append(a.inserts, op)
-	}
-	a.told = append(a.told, op)
+	a.stored[i] = op
 	a.replies[i] = reply{op: op}
+}
+
+// told returns the changed operations, for those who wait.
+func (a *attempt[Tx]) told() []*Operation {
+	return slices.DeleteFunc(slices.Clone(a.stored), func(op *Operation) bool { return op == nil })
 }
 
 // call runs the handlers of the members that are to run.
@@ -260,17 +259,21 @@ func (a *attempt[Tx]) call() error {
 		a.spoiled = index[spoiled]
 		return nil
 	}
-	a.spoiled = a.overtaken()
+	a.spoiled = a.spoilt()
 	return nil
 }
 
-// overtaken finds a member that failed technically, although without a trace,
-// while a later one of its subject has run: that one must not come first.
-func (a *attempt[Tx]) overtaken() int {
+// spoilt finds a member that failed technically and that the group cannot keep
+// although the store saw no trace of it: some of its events are in the log, or
+// a later one of its subject has run, which must not come first.
+func (a *attempt[Tx]) spoilt() int {
 	for n, i := range a.running {
 		t := a.tasks[i]
 		if t.decided != nil || t.run.decision.err == nil {
 			continue
+		}
+		if t.run.appending {
+			return i
 		}
 		for _, j := range a.running[n+1:] {
 			later := a.tasks[j].op
@@ -312,6 +315,7 @@ func (a *attempt[Tx]) handle(ctx context.Context, t *task[Tx], tx Tx) error {
 		for _, event := range u.events {
 			event.At = a.now
 		}
+		t.run.appending = true
 		err = a.session.Append(ctx, u.events)
 	}
 	if err == nil {
@@ -365,38 +369,60 @@ func (a *attempt[Tx]) record() (fenced bool, err error) {
 	if err := a.teethApart("record-apart"); err != nil {
 		return false, err
 	}
-	for _, op := range a.told {
+	// In the order in which they came: Seq is the order of acceptance, and
+	// queues go by it.
+	var inserts []*Operation
+	var changes []Change
+	var owners []*task[Tx]
+	for i, op := range a.stored {
+		if op == nil {
+			continue
+		}
 		if op.State == Executed && completed {
-			if err := op.move(Completed); err != nil {
+			if err := a.complete(op); err != nil {
 				return false, err
 			}
-			op.DoneAt, op.DonePosition = a.now, op.Position
-			op.ExpiresAt = a.now.Add(a.window(op.Name))
+		}
+		if t := a.tasks[i]; t.claimed {
+			changes = append(changes, Change{Operation: op, State: Running, Epoch: t.op.Epoch})
+			owners = append(owners, t)
+		} else if !teethForget(op) {
+			inserts = append(inserts, op)
 		}
 	}
-	if len(a.inserts) > 0 {
-		if err := a.session.Insert(a.ctx, a.inserts); err != nil {
+	if len(inserts) > 0 {
+		if err := a.session.Insert(a.ctx, inserts); err != nil {
 			return false, fmt.Errorf("storing operations: %w", err)
 		}
 	}
-	if len(a.changes) == 0 {
+	if len(changes) == 0 {
 		return false, nil
 	}
-	stored, err := a.session.Update(a.ctx, a.changes)
+	stored, err := a.session.Update(a.ctx, changes)
 	if err != nil {
 		return false, fmt.Errorf("storing outcomes: %w", err)
 	}
-	return a.dropFenced(stored), nil
+	return a.dropFenced(owners, stored), nil
+}
+
+// complete ends an operation whose own events tell of its outcome.
+func (a *attempt[Tx]) complete(op *Operation) error {
+	if err := op.move(Completed); err != nil {
+		return err
+	}
+	op.DoneAt, op.DonePosition = a.now, op.Position
+	op.ExpiresAt = a.now.Add(a.window(op.Name))
+	return nil
 }
 
 // dropFenced takes tasks whose lease was lost out of the group. Their new
 // owner answers for them.
-func (a *attempt[Tx]) dropFenced(stored []bool) bool {
+func (a *attempt[Tx]) dropFenced(owners []*task[Tx], stored []bool) bool {
 	lost := make(map[*task[Tx]]bool)
 	for i, ok := range stored {
 		if !ok {
-			lost[a.owners[i]] = true
-			a.options.Logger.Warn("lease lost, attempt dropped", slog.String("operation", a.owners[i].op.ID.String()))
+			lost[owners[i]] = true
+			a.options.Logger.Warn("lease lost, attempt dropped", slog.String("operation", owners[i].op.ID.String()))
 		}
 	}
 	if len(lost) == 0 {

@@ -22,7 +22,12 @@ func (e *Engine[Tx]) claimUntil(ctx, work context.Context) {
 	var c claimer
 	defer c.running.Wait()
 	failures := 0
+	counted := time.Time{}
 	for ctx.Err() == nil {
+		if time.Since(counted) >= claimPoll {
+			e.countAccepted(ctx)
+			counted = time.Now()
+		}
 		n, err := e.claim(work, &c)
 		if err != nil {
 			failures++
@@ -43,6 +48,45 @@ func (e *Engine[Tx]) claimUntil(ctx, work context.Context) {
 type claimer struct {
 	running sync.WaitGroup
 	count   atomic.Int64
+}
+
+// acceptedCount is how many unfinished operations each tenant has, as of the
+// last time they were counted, and those accepted since.
+type acceptedCount struct {
+	mu      sync.Mutex
+	tenants map[string]int
+}
+
+func (c *acceptedCount) of(tenant string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.tenants[tenant]
+}
+
+func (c *acceptedCount) add(tenant string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tenants == nil {
+		c.tenants = make(map[string]int)
+	}
+	c.tenants[tenant]++
+}
+
+func (c *acceptedCount) set(tenants map[string]int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tenants = tenants
+}
+
+func (e *Engine[Tx]) countAccepted(ctx context.Context) {
+	tenants, err := e.store.Backlog(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			e.log.Error("counting accepted operations", slog.Any("error", err))
+		}
+		return
+	}
+	e.accepted.set(tenants)
 }
 
 func (e *Engine[Tx]) waitForDue(ctx context.Context) {
@@ -154,8 +198,9 @@ func (e *Engine[Tx]) runSolo(ctx context.Context, t *task[Tx]) {
 	}
 }
 
-// Cancel withdraws one of the caller's operations that has not run. It returns
-// [ErrIllegalMove] if it is running or done.
+// Cancel withdraws one of the caller's operations that has not run, or puts a
+// dead letter aside. It returns [ErrIllegalMove] if the operation is running or
+// done otherwise.
 func (e *Engine[Tx]) Cancel(ctx context.Context, tenant, principal string, id ID) (*Operation, error) {
 	if _, err := e.Operation(ctx, tenant, principal, id); err != nil {
 		return nil, err

@@ -24,6 +24,11 @@ type Options struct {
 	// Backlog is how many commands may wait for their group before more are
 	// refused with [ErrOverloaded]; 0 means 4096.
 	Backlog int
+	// TenantBacklog is how many of one tenant's commands may wait, for their
+	// group or accepted for their turn, before more of that tenant are refused
+	// with [ErrOverloaded]; 0 means 10,000. What is accepted is counted about
+	// once a second.
+	TenantBacklog int
 	// Group is the most operations in one transaction; 0 means 128.
 	Group int
 }
@@ -33,6 +38,7 @@ func (o Options) withDefaults() Options {
 	o.Window = cmp.Or(o.Window, 7*24*time.Hour)
 	o.Tombstone = cmp.Or(o.Tombstone, 400*24*time.Hour)
 	o.Backlog = cmp.Or(o.Backlog, 4096)
+	o.TenantBacklog = cmp.Or(o.TenantBacklog, 10_000)
 	o.Group = cmp.Or(o.Group, 128)
 	return o
 }
@@ -53,10 +59,9 @@ type Engine[Tx any] struct {
 
 	ready    chan struct{} // closed once commands are taken
 	draining chan struct{} // closed when no more commands are taken
-	intake   sync.RWMutex  // held for reading while a command is queued
-	closed   bool          // under intake: nothing may be queued any more
 
-	queue     chan *task[Tx] // commands that callers wait for
+	intake    *intake[Tx]    // commands that callers wait for
+	accepted  acceptedCount  // by tenant
 	claimed   chan *task[Tx] // operations that the runner has claimed
 	wake      chan struct{}  // something may be due
 	hub       *hub
@@ -78,7 +83,7 @@ func New[Tx any](store Store[Tx], o *Options) *Engine[Tx] {
 		kinds:    make(map[reflect.Type]eventKind),
 		ready:    make(chan struct{}),
 		draining: make(chan struct{}),
-		queue:    make(chan *task[Tx], options.Backlog),
+		intake:   newIntake[Tx](options.Backlog, options.TenantBacklog),
 		claimed:  make(chan *task[Tx], options.Group),
 		wake:     make(chan struct{}, 1),
 		hub:      newHub(),
@@ -105,25 +110,28 @@ func (e *Engine[Tx]) Run(ctx context.Context) error {
 	}
 	// What has begun is finished although ctx has ended: leases bound it.
 	work := context.WithoutCancel(ctx)
-	var readers, writers sync.WaitGroup
+	following, stopFollowing := context.WithCancel(work)
+	defer stopFollowing()
+	var takers, executor, followers sync.WaitGroup
 	stop := make(chan struct{})
 
-	readers.Go(func() { e.claimUntil(ctx, work) })
-	readers.Go(func() { e.sweepUntil(ctx) })
+	takers.Go(func() { e.claimUntil(ctx, work) })
+	takers.Go(func() { e.sweepUntil(ctx) })
+	executor.Go(func() { e.execute(work, stop) })
 	for _, f := range e.followers {
-		readers.Go(func() { e.followUntil(ctx, f) })
+		followers.Go(func() { e.followUntil(following, f) })
 	}
-	writers.Go(func() { e.execute(work, stop) })
 	close(e.ready)
 
 	<-ctx.Done()
-	e.intake.Lock()
-	e.closed = true
-	e.intake.Unlock()
+	e.intake.close()
 	close(e.draining)
-	readers.Wait() // the runner waits for what it has claimed, which needs the executor
+	takers.Wait() // for what they have claimed, which needs the executor
 	close(stop)
-	writers.Wait()
+	executor.Wait()
+	stopFollowing()
+	followers.Wait()
+	e.catchUp(work)
 	e.hub.close()
 	return nil
 }

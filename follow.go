@@ -181,6 +181,29 @@ func (e *Engine[Tx]) followUntil(ctx context.Context, f *follower[Tx]) {
 	}
 }
 
+// drainPatience is how long followers may take to catch up when the engine
+// ends; what is left then, the next run does.
+const drainPatience = 5 * time.Second
+
+// catchUp brings all projections to the end of the log. Completing operations
+// adds to the log, so it goes around until nothing moves.
+func (e *Engine[Tx]) catchUp(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, drainPatience)
+	defer cancel()
+	for moved := true; moved && ctx.Err() == nil; {
+		moved = false
+		for _, f := range e.followers {
+			n, err := e.follow(ctx, f)
+			if err != nil {
+				e.log.Warn("projection ends behind the log", slog.String("projection", f.name),
+					slog.Int64("position", f.shown.Load()), slog.Any("error", err))
+				continue
+			}
+			moved = moved || n > 0
+		}
+	}
+}
+
 // follow applies one batch and returns the number of events it passed.
 func (e *Engine[Tx]) follow(ctx context.Context, f *follower[Tx]) (int, error) {
 	f.mu.Lock()

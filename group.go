@@ -18,39 +18,25 @@ func (e *Engine[Tx]) execute(ctx context.Context, stop <-chan struct{}) {
 		select {
 		case t := <-e.claimed:
 			group = append(group, t)
-		case t := <-e.queue:
-			group = append(group, t)
+		case <-e.intake.arrived:
 		case <-stop:
-			select {
-			case t := <-e.queue:
-				group = append(group, t)
-			default:
+			if group = e.fill(group); len(group) == 0 {
 				return
 			}
+			e.runGroup(ctx, group)
+			continue
 		}
-		group = e.fill(group)
-		e.runGroup(ctx, group)
+		e.runGroup(ctx, e.fill(group))
 	}
 }
 
-// fill takes what is queued already. Claimed operations go first: they are
-// older.
+// fill takes what is waiting already. Claimed operations go first: they are
+// older. Tasks that their callers have withdrawn are left out.
 func (e *Engine[Tx]) fill(group []*task[Tx]) []*task[Tx] {
-	for len(group) < cap(group) {
-		select {
-		case t := <-e.claimed:
-			group = append(group, t)
-			continue
-		default:
-		}
-		select {
-		case t := <-e.queue:
-			group = append(group, t)
-			continue
-		default:
-		}
-		break
+	for len(group) < cap(group) && len(e.claimed) > 0 {
+		group = append(group, <-e.claimed) // nobody else takes from it
 	}
+	group = e.intake.take(group)
 	return slices.DeleteFunc(group, func(t *task[Tx]) bool {
 		return !t.claimed && !t.phase.CompareAndSwap(queued, taken)
 	})

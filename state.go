@@ -26,9 +26,9 @@ const (
 	// Rejected: the handler said no for a business reason. Final.
 	Rejected State = "rejected"
 	// Failed: technique gave up; the operation is a dead letter. It leaves
-	// this state only by a replay.
+	// this state by a replay, or canceled by somebody who has dealt with it.
 	Failed State = "failed"
-	// Canceled: withdrawn before it ran. Final.
+	// Canceled: withdrawn before it ran, or as a dead letter. Final.
 	Canceled State = "canceled"
 )
 
@@ -49,7 +49,7 @@ var moves = map[State][]State{
 	Running:   {Running, Waiting, Executed, Completed, Rejected, Failed},
 	Waiting:   {Running, Canceled},
 	Executed:  {Completed},
-	Failed:    {Accepted},
+	Failed:    {Accepted, Canceled},
 	Completed: nil,
 	Rejected:  nil,
 	Canceled:  nil,

@@ -36,6 +36,8 @@ type Store[Tx any] interface {
 	// NextDue returns when the next operation may be claimed, the zero time
 	// if there is none. Operations behind others of their subject count too.
 	NextDue(ctx context.Context) (time.Time, error)
+	// Backlog counts each tenant's unfinished operations.
+	Backlog(ctx context.Context) (map[string]int, error)
 	// Followers lists every follower with its generations.
 	Followers(ctx context.Context) ([]Follower, error)
 

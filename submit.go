@@ -90,7 +90,10 @@ func (e *Engine[Tx]) Submit(ctx context.Context, c Command, o SubmitOptions) (An
 	if o.Async && crashpoint.Broken("accept-before-begin") {
 		return Answer{Operation: t.op}, nil
 	}
-	if err := e.enqueue(t); err != nil {
+	if n := e.accepted.of(c.Tenant); (o.Async || t.def.solo()) && n >= e.options.TenantBacklog {
+		return Answer{}, fmt.Errorf("%w: %d accepted commands of the tenant wait for their turn", ErrOverloaded, n)
+	}
+	if err := e.intake.put(t); err != nil {
 		return Answer{}, err
 	}
 	r, err := e.attend(ctx, patience, t)
@@ -156,20 +159,6 @@ func (e *Engine[Tx]) prepare(c Command) (*task[Tx], error) {
 	}, nil
 }
 
-func (e *Engine[Tx]) enqueue(t *task[Tx]) error {
-	e.intake.RLock()
-	defer e.intake.RUnlock()
-	if e.closed {
-		return ErrClosed
-	}
-	select {
-	case e.queue <- t:
-		return nil
-	default:
-		return fmt.Errorf("%w: %d commands are waiting", ErrOverloaded, cap(e.queue))
-	}
-}
-
 // attend waits until the task's group has ended. When patience runs out while
 // it is still queued, it asks only for acceptance; when the caller has gone,
 // it is withdrawn.
@@ -201,22 +190,40 @@ func (e *Engine[Tx]) outcome(ctx context.Context, id ID, last *Operation) (*Oper
 	if op.State.Done() {
 		return op, nil
 	}
-	select {
-	case done, ok := <-changed:
-		if ok {
-			return done, nil
-		}
-		return op, nil // the engine ends; the operation goes on in the next run
-	case <-ctx.Done():
-		if errors.Is(ctx.Err(), context.Canceled) {
-			return nil, ctx.Err()
+	// Another process, or another engine on the same store, tells nobody here.
+	for wait := glanceFirst; ; wait = min(2*wait, glanceMost) {
+		timer := time.NewTimer(wait)
+		select {
+		case done, ok := <-changed:
+			timer.Stop()
+			if ok {
+				return done, nil
+			}
+			return op, nil // the engine ends; the operation goes on in the next run
+		case <-ctx.Done():
+			timer.Stop()
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return nil, ctx.Err()
+			}
+			if now, err := e.store.Operation(context.WithoutCancel(ctx), id); err == nil {
+				op = now
+			}
+			return op, nil
+		case <-timer.C:
+			if now, err := e.store.Operation(ctx, id); err == nil {
+				if op = now; op.State.Done() {
+					return op, nil
+				}
+			}
 		}
 	}
-	if now, err := e.store.Operation(context.WithoutCancel(ctx), id); err == nil {
-		return now, nil
-	}
-	return op, nil
 }
+
+// How often a waiting caller looks into the store beside being woken.
+const (
+	glanceFirst = 100 * time.Millisecond
+	glanceMost  = 2 * time.Second
+)
 
 // Operation returns one of the caller's operations. It returns [ErrNotFound]
 // for an operation of somebody else, as if it did not exist.

@@ -120,3 +120,20 @@ func (s *Store) NextDue(ctx context.Context) (due time.Time, err error) {
 	}
 	return due, nil
 }
+
+const countBacklog = `SELECT tenant, count(*) FROM semel_operations WHERE ` + unfinished + ` GROUP BY tenant`
+
+// Backlog implements [semel.Store].
+func (s *Store) Backlog(ctx context.Context) (tenants map[string]int, err error) {
+	tenants = make(map[string]int)
+	err = s.read(ctx, func(c *connection) error {
+		return c.query(countBacklog, func(v []driver.Value) error {
+			tenants[stringOf(v[0])] = int(intOf(v[1]))
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("sqlite: counting unfinished operations: %w", err)
+	}
+	return tenants, nil
+}

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -120,7 +119,6 @@ func serve(ctx context.Context, o serveOptions) (err error) {
 		ran <- nil
 	}
 	front.drain(o.log)
-	catchUp(engine, store)
 	endWork()
 	return errors.Join(err, <-ran)
 }
@@ -185,30 +183,5 @@ func (f *front) drain(log *slog.Logger) {
 	if err := errors.Join(f.gate.shut(ctx), f.server.Shutdown(ctx)); err != nil {
 		log.Warn("requests were cut off", slog.Duration("after", grace), slog.Any("error", err))
 		_ = f.server.Close() // it is the end either way
-	}
-}
-
-// catchUp gives the projections that nobody waits for the time to read what
-// was written last, so that a server that ended in good order leaves nothing
-// unfinished. One that cannot go on keeps nobody for long.
-func catchUp(engine *semel.Engine[sqlite.Tx], store *sqlite.Store) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		head, err := engine.Head(ctx)
-		if err != nil {
-			return
-		}
-		followers, err := store.Followers(ctx)
-		if err != nil || !slices.ContainsFunc(followers, func(f semel.Follower) bool { return f.Live && f.Position < head }) {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
 	}
 }
