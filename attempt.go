@@ -91,9 +91,7 @@ func (a *attempt[Tx]) run() (err error) {
 }
 
 func (a *attempt[Tx]) commit() error {
-	if crashpoint.Broken("answer-before-commit") {
-		a.reply()
-	}
+	a.teethAnswer()
 	crashpoint.Here(crashpoint.BeforeCommit)
 	a.committing = true
 	if err := a.session.Commit(a.ctx); err != nil {

@@ -33,6 +33,15 @@ func (a *attempt[Tx]) teethApart(step string) (err error) {
 	return nil
 }
 
+// teethAnswer answers before the commit, which then takes its time as on a slow
+// disk: enough for the answers to leave.
+func (a *attempt[Tx]) teethAnswer() {
+	if crashpoint.Broken("answer-before-commit") {
+		a.reply()
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
 // teethForget leaves operations out of the store.
 func teethForget(op *Operation) bool {
 	return crashpoint.Broken("no-record") ||
