@@ -20,8 +20,6 @@ type run struct {
 	result   []byte
 	status   int
 	resource string
-	// appending is set once events may be in the log.
-	appending bool
 }
 
 // decision is how an attempt ended; the zero value is success.
@@ -257,21 +255,18 @@ func (a *attempt[Tx]) call() error {
 		a.spoiled = index[spoiled]
 		return nil
 	}
-	a.spoiled = a.spoilt()
+	a.spoiled = a.overtaken()
 	return nil
 }
 
-// spoilt finds a member that failed technically and that the group cannot keep
-// although the store saw no trace of it: some of its events are in the log, or
-// a later one of its subject has run, which must not come first.
-func (a *attempt[Tx]) spoilt() int {
+// overtaken finds a member that failed technically and that the group cannot keep
+// although it left no trace: a later one of its subject has run, which must not
+// come first.
+func (a *attempt[Tx]) overtaken() int {
 	for n, i := range a.running {
 		t := a.tasks[i]
 		if t.decided != nil || t.run.decision.err == nil {
 			continue
-		}
-		if t.run.appending {
-			return i
 		}
 		for _, j := range a.running[n+1:] {
 			later := a.tasks[j].op
@@ -313,7 +308,6 @@ func (a *attempt[Tx]) handle(ctx context.Context, t *task[Tx], tx Tx) error {
 		for _, event := range u.events {
 			event.At = a.now
 		}
-		t.run.appending = true
 		err = a.session.Append(ctx, u.events)
 	}
 	if err == nil {

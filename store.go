@@ -59,8 +59,9 @@ type Session[Tx any] interface {
 	Ledger
 	// Run calls the members' functions, in turn or so that nobody can tell
 	// the difference. A member whose function returns an error must leave no
-	// trace: if it had written anything, Run stops and returns its index as
-	// spoiled, and the caller rolls the session back. Otherwise spoiled is -1.
+	// trace: if it had written anything, or appended events, Run stops and
+	// returns its index as spoiled, and the caller rolls the session back.
+	// Otherwise spoiled is -1.
 	// An error of Run itself means that the transaction is lost.
 	Run(ctx context.Context, members []Member[Tx]) (spoiled int, err error)
 	// Tx returns the transaction for projections.
