@@ -191,6 +191,9 @@ func replay[Tx any](t *task[Tx], op *Operation) reply {
 // under a claim: its caller does not wait, it is solo, or it stands behind
 // another of its subject.
 func (a *attempt[Tx]) mustQueue(t *task[Tx], k Known) bool {
+	if t.def.inline {
+		return false
+	}
 	if k.Behind || t.async.Load() || t.def.solo() {
 		return true
 	}

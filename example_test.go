@@ -235,3 +235,24 @@ func ExampleUnit_Append() {
 	// b 2
 	// c 3
 }
+
+// Code without a handler keeps a key in its own transaction.
+func ExampleDo() {
+	ctx := context.Background()
+	store, remove := openAccounts(ctx)
+	defer remove()
+	engine := semel.New(store, nil)
+	defer run(engine)()
+
+	pay := semel.Command{Principal: "alice", Name: "bonus", Key: "2026-11"}
+	for range 2 {
+		balance, replayed, err := semel.Do(ctx, engine, pay, func(ctx context.Context, u *semel.Unit[sqlite.Tx]) (balance int64, err error) {
+			err = u.Tx.QueryRowContext(ctx, `UPDATE accounts SET cents = cents + 50 RETURNING cents`).Scan(&balance)
+			return balance, err
+		})
+		fmt.Println(balance, replayed, err)
+	}
+	// Output:
+	// 1050 false <nil>
+	// 1050 true <nil>
+}

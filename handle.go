@@ -52,6 +52,8 @@ type HandleOptions struct {
 type definition[Tx any] struct {
 	name string
 	HandleOptions
+	// inline marks a call of [Do]: only its caller can call it again.
+	inline bool
 	// decode reads the body into the command's type, strictly.
 	decode func(body []byte) (any, []string, error)
 	call   func(ctx context.Context, u *Unit[Tx], command any) (any, error)

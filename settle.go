@@ -15,6 +15,9 @@ import (
 func (a *attempt[Tx]) settle() error {
 	for _, i := range a.running {
 		t := a.tasks[i]
+		if a.settleInline(i, t) {
+			continue
+		}
 		op := *t.op
 		if !t.claimed {
 			op.AcceptedAt = a.now
@@ -31,7 +34,7 @@ func (a *attempt[Tx]) settle() error {
 	// A repeat within the group gets what its first one got.
 	for i, t := range a.tasks {
 		if first, ok := a.lead[t.op.ID]; ok && first != i && a.replies[i].err == nil {
-			a.replies[i].op = a.replies[first].op
+			a.replies[i].op, a.replies[i].err = a.replies[first].op, a.replies[first].err
 		}
 	}
 	return nil

@@ -72,6 +72,14 @@ type reply struct {
 // [ErrKeyExpired] nothing is stored. If ctx is canceled, its error is
 // returned and the command may or may not have been taken; the same key tells.
 func (e *Engine[Tx]) Submit(ctx context.Context, c Command, o SubmitOptions) (Answer, error) {
+	def := e.commands[c.Name]
+	if def == nil {
+		return Answer{}, fmt.Errorf("%w: %q", ErrUnknownCommand, c.Name)
+	}
+	return e.submit(ctx, c, def, o)
+}
+
+func (e *Engine[Tx]) submit(ctx context.Context, c Command, def *definition[Tx], o SubmitOptions) (Answer, error) {
 	patience, cancel := ctx, context.CancelFunc(func() {})
 	if o.Wait > 0 {
 		patience, cancel = context.WithTimeout(ctx, o.Wait)
@@ -82,7 +90,7 @@ func (e *Engine[Tx]) Submit(ctx context.Context, c Command, o SubmitOptions) (An
 	case <-patience.Done():
 		return Answer{}, fmt.Errorf("%w: %w", ErrClosed, patience.Err())
 	}
-	t, err := e.prepare(c)
+	t, err := e.prepare(c, def)
 	if err != nil {
 		return Answer{}, err
 	}
@@ -112,11 +120,7 @@ func (e *Engine[Tx]) Submit(ctx context.Context, c Command, o SubmitOptions) (An
 }
 
 // prepare does in the caller's goroutine whatever needs no transaction.
-func (e *Engine[Tx]) prepare(c Command) (*task[Tx], error) {
-	def := e.commands[c.Name]
-	if def == nil {
-		return nil, fmt.Errorf("%w: %q", ErrUnknownCommand, c.Name)
-	}
+func (e *Engine[Tx]) prepare(c Command, def *definition[Tx]) (*task[Tx], error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
