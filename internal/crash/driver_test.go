@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -389,11 +390,11 @@ func (d *driver) report(t *testing.T) {
 	}
 }
 
-// example returns a problem of a kind.
-func (d *driver) example(k kind) string {
+// example returns a problem of one of the kinds.
+func (d *driver) example(kinds []kind) string {
 	for _, p := range d.problems {
-		if p.kind == k {
-			return p.text
+		if slices.Contains(kinds, p.kind) {
+			return string(p.kind) + ": " + p.text
 		}
 	}
 	return ""
