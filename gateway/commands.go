@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -30,11 +31,22 @@ func (g *Gateway) put(w http.ResponseWriter, r *http.Request, who Identity) erro
 
 // send takes a command, waits as long as the caller likes, and answers.
 func (g *Gateway) send(w http.ResponseWriter, r *http.Request, who Identity, s sending) error {
+	err := g.take(w, r, who, s)
+	if err != nil && repeatable(r.Header) && translated(err).status() < http.StatusInternalServerError {
+		w.Header().Set("Repeatability-Result", "rejected")
+	}
+	return err
+}
+
+func (g *Gateway) take(w http.ResponseWriter, r *http.Request, who Identity, s sending) error {
 	if err := g.authorize(r, who, s.name); err != nil {
 		return err
 	}
 	key, err := s.readKey(r)
 	if err != nil {
+		return err
+	}
+	if err := g.checkFirstSent(r, semel.Command{Tenant: who.Tenant, Principal: who.Principal, Name: s.name, Key: key}); err != nil {
 		return err
 	}
 	body, err := g.readBody(w, r)
@@ -60,28 +72,51 @@ func (g *Gateway) send(w http.ResponseWriter, r *http.Request, who Identity, s s
 		return explain(err, c)
 	}
 	keepOpen(w, time.Since(started))
+	if repeatable(r.Header) {
+		w.Header().Set("Repeatability-Result", "accepted")
+	}
 	return g.answer(w, r, answer)
 }
 
 func (s sending) readKey(r *http.Request) (string, error) {
-	lines := r.Header["Idempotency-Key"]
-	if !s.keyed {
-		return parseKey(lines)
+	inHeader, given, err := headerKey(r.Header)
+	switch {
+	case err != nil:
+		return "", err
+	case s.keyed:
+	case !given:
+		return parseKey(nil)
+	default:
+		return inHeader, nil
 	}
 	if err := checkKey(s.key, "the key in the path"); err != nil {
 		return "", err
 	}
-	if len(lines) == 0 {
-		return s.key, nil
-	}
-	inHeader, err := parseKey(lines)
-	if err != nil {
-		return "", err
-	}
-	if inHeader != s.key {
-		return "", refusal(keyInvalid, "the Idempotency-Key header %s is not the key in the path, %s", shorten(inHeader), shorten(s.key))
+	if given && inHeader != s.key {
+		return "", refusal(keyInvalid, "the key in the header, %s, is not the one in the path, %s", shorten(inHeader), shorten(s.key))
 	}
 	return s.key, nil
+}
+
+// checkFirstSent refuses a command that says itself that it comes after the
+// deduplication window: what was kept of its key may be gone by now, down to
+// the last mark, and it would run again. While its operation is still there,
+// it is a repeat as any other.
+func (g *Gateway) checkFirstSent(r *http.Request, c semel.Command) error {
+	sent, given, err := parseFirstSent(r.Header)
+	if err != nil || !given || time.Since(sent) <= g.options.Window {
+		return err
+	}
+	_, err = g.engine.Operation(r.Context(), c.Tenant, c.Principal, c.ID())
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, semel.ErrNotFound), errors.Is(err, semel.ErrKeyExpired):
+		refused := refusal(keyExpired, "the command was first sent at %s, before the deduplication window of %v; it is not run", sent.Format(time.RFC3339), g.options.Window)
+		refused.otherStatus = http.StatusPreconditionFailed
+		return refused
+	}
+	return fmt.Errorf("looking for operation %s: %w", c.ID(), unavailableUnless(err))
 }
 
 // readBody returns the request's body. An empty one stands for a command

@@ -12,6 +12,9 @@
 //	GET  /operations/{id}          one of them; Prefer: wait=N waits for its outcome
 //	GET  /operations/{id}/events   its life as server-sent events
 //	GET  /operations/events        all of the caller's outcomes as server-sent events
+//	GET  /operations/socket        the same as messages over a WebSocket
+//	POST /operations/tickets       a ticket to open one of these three from a browser
+//	GET  /openapi.yaml             all of this for programs: OpenAPI 3.1
 //
 // [Gateway.Bind] adds routes of the user's own for single commands.
 //
@@ -41,6 +44,17 @@
 // none. A reader that cannot be resumed, or comes back after outcomes were
 // cleaned away, is told so by an event "resync" and should read
 // GET /operations. Who reads too slowly is cut, and may resume.
+//
+// A socket's messages are operation_completed, operation_rejected,
+// operation_failed and operation_canceled, each with its position; "?after=N"
+// or a first message {"after": N} resumes. It is closed with 1001 when the
+// server is about to stop, 1013 when it was interrupted, 4401 when the caller
+// may not stay, and 1008 when it said something else.
+//
+// Browsers cannot set headers on a stream: they ask for a ticket and open the
+// stream with "?ticket=…". Pages of other sites are refused unless
+// [Options].Origins lists them. Who has a stream open is authenticated and
+// rechecked again every [Options].Reauthorize.
 //
 // Streams end when the engine does. A server that drains therefore ends the
 // engine's context before or while it waits in [net/http.Server.Shutdown].

@@ -70,6 +70,33 @@ type Options struct {
 	Heartbeat time.Duration // between signs of life on a silent stream; 0 means 15 s
 	Stall     time.Duration // how long a stream's reader may take none of it before it is cut; 0 means 10 s
 
+	// Reauthorize is how often an open stream is asked about again; 0 means
+	// every minute, negative never. Authenticate is called with the request
+	// that opened it and has to return the same identity; then comes Recheck.
+	// What a ticket opened cannot be authenticated again: without Recheck it
+	// ends, for its page to come back with a new ticket.
+	Reauthorize time.Duration
+	// Recheck, if set, is asked whether a caller may read outcomes: before a
+	// ticket, before a stream, and while one is open. An error ends it; one
+	// that wraps [semel.ErrUnavailable] asks the reader to come back.
+	Recheck func(ctx context.Context, who Identity) error
+
+	// Origins are the web pages that may open sockets and use tickets, besides
+	// those of the gateway's own origin: "https://shop.example", compared as
+	// they are. There is no pattern for all.
+	Origins []string
+	// TicketKey seals tickets, in at least 32 bytes. Gateways that share it
+	// take each other's tickets; each takes one ticket once, so with n of them
+	// a ticket may be used n times in its half minute. Empty means a random
+	// key: behind a load balancer the stream then has to be opened where its
+	// ticket came from.
+	TicketKey []byte
+
+	// Window is the engine's deduplication window, and the shortest if
+	// commands have their own; 0 means 7 days as there. It is compared with
+	// Repeatability-First-Sent only.
+	Window time.Duration
+
 	Logger *slog.Logger // nil means slog.Default()
 }
 
@@ -79,21 +106,27 @@ type Gateway struct {
 	engine  Engine
 	options Options
 	mux     *http.ServeMux
+	tickets *tickets
 }
 
 // New returns a gateway to an engine. It panics if o.Authenticate is missing:
-// without it every caller would share every other's keys.
+// without it every caller would share every other's keys. It panics as well if
+// o.Origins or o.TicketKey are not what they should be.
 func New(engine Engine, o *Options) *Gateway {
 	if o == nil || o.Authenticate == nil {
 		panic("gateway: Options.Authenticate is required")
 	}
-	g := &Gateway{engine: engine, options: withDefaults(*o), mux: http.NewServeMux()}
+	checkOrigins(o.Origins)
+	g := &Gateway{engine: engine, options: withDefaults(*o), mux: http.NewServeMux(), tickets: newTickets(o.TicketKey)}
 	g.handle("POST /commands/{name}", g.post)
 	g.handle("PUT /commands/{name}/{key}", g.put)
 	g.handle("GET /operations", g.list)
 	g.handle("GET /operations/{id}", g.read)
-	g.handle("GET /operations/{id}/events", g.follow)
-	g.handle("GET /operations/events", g.outcomes)
+	g.route("GET /operations/{id}/events", g.identifyReader, g.follow)
+	g.route("GET /operations/events", g.identifyReader, g.outcomes)
+	g.route("GET /operations/socket", g.identifySocket, g.push)
+	g.handle("POST /operations/tickets", g.ticket)
+	g.mux.HandleFunc("GET /openapi.yaml", describe)
 	return g
 }
 
@@ -107,6 +140,8 @@ func withDefaults(o Options) Options {
 	setDuration(&o.MaxWait, 60*time.Second)
 	setDuration(&o.Heartbeat, 15*time.Second)
 	setDuration(&o.Stall, 10*time.Second)
+	setDuration(&o.Reauthorize, time.Minute)
+	setDuration(&o.Window, 7*24*time.Hour)
 	if o.MaxBody == 0 {
 		o.MaxBody = 64 << 10
 	}
@@ -127,9 +162,11 @@ func withDefaults(o Options) Options {
 // it may return an error instead, which becomes problem details.
 type serve func(w http.ResponseWriter, r *http.Request, who Identity) error
 
-func (g *Gateway) handle(pattern string, s serve) {
+func (g *Gateway) handle(pattern string, s serve) { g.route(pattern, g.identify, s) }
+
+func (g *Gateway) route(pattern string, identify func(*http.Request) (Identity, error), s serve) {
 	g.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-		who, err := g.identify(r)
+		who, err := identify(r)
 		if err == nil {
 			err = s(w, r, who)
 		}

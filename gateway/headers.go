@@ -32,6 +32,55 @@ func parseKey(lines []string) (string, error) {
 	return key, checkKey(key, "Idempotency-Key header")
 }
 
+// headerKey reads the key from either of the headers that it can be in. The
+// second one is that of OASIS Repeatable Requests 1.0, which is never quoted.
+func headerKey(h http.Header) (key string, given bool, err error) {
+	lines, alias := h["Idempotency-Key"], h["Repeatability-Request-Id"]
+	if len(lines) > 0 {
+		if key, err = parseKey(lines); err != nil {
+			return "", false, err
+		}
+	}
+	if len(alias) == 0 {
+		return key, len(lines) > 0, nil
+	}
+	if len(alias) > 1 {
+		return "", false, refusal(keyInvalid, "the Repeatability-Request-ID header is given %d times", len(alias))
+	}
+	if err := checkKey(alias[0], "Repeatability-Request-ID header"); err != nil {
+		return "", false, err
+	}
+	if len(lines) > 0 && key != alias[0] {
+		return "", false, refusal(keyInvalid, "the Repeatability-Request-ID header, %s, is not the Idempotency-Key, %s", shorten(alias[0]), shorten(key))
+	}
+	return alias[0], true, nil
+}
+
+// repeatable reports whether a request speaks of OASIS Repeatable Requests,
+// and its answer should.
+func repeatable(h http.Header) bool {
+	return len(h["Repeatability-Request-Id"]) > 0 || len(h["Repeatability-First-Sent"]) > 0
+}
+
+// parseFirstSent reads when a request was sent for the first time: an
+// IMF-fixdate, which that standard requires beside its id.
+func parseFirstSent(h http.Header) (sent time.Time, given bool, err error) {
+	lines := h["Repeatability-First-Sent"]
+	switch {
+	case len(lines) == 0 && len(h["Repeatability-Request-Id"]) > 0:
+		return sent, false, refusal(keyInvalid, "the Repeatability-First-Sent header is missing; it goes with Repeatability-Request-ID")
+	case len(lines) == 0:
+		return sent, false, nil
+	case len(lines) > 1:
+		return sent, false, refusal(keyInvalid, "the Repeatability-First-Sent header is given %d times", len(lines))
+	}
+	sent, err = time.Parse(http.TimeFormat, lines[0])
+	if err != nil || sent.Format(http.TimeFormat) != lines[0] { // the day of the week as well
+		return sent, false, refusal(keyInvalid, "the Repeatability-First-Sent header %s is not a date such as %s", shorten(lines[0]), "Tue, 15 Nov 1994 08:12:31 GMT")
+	}
+	return sent, true, nil
+}
+
 func checkKey(key, place string) error {
 	if err := semel.CheckKey(key); err != nil {
 		return refusal(keyInvalid, "%s: %s", place, aboutCommand(err))

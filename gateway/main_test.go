@@ -26,6 +26,8 @@ import (
 	"github.com/semel-dev/semel/sqlite"
 )
 
+var quiet = slog.New(slog.DiscardHandler)
+
 func TestMain(m *testing.M) { leak.Main(m) }
 
 // A bank is a small service on a real store behind a real server.
@@ -74,7 +76,6 @@ type deposited struct{ Cents int64 }
 func open(t *testing.T, change func(*gateway.Options, *semel.Options)) *bank {
 	t.Helper()
 	b := &bank{t: t, stopping: make(chan struct{})}
-	quiet := slog.New(slog.DiscardHandler)
 	options := &gateway.Options{Authenticate: authenticate, Authorize: b.authorize, Logger: quiet}
 	engineOptions := &semel.Options{Logger: quiet}
 	if change != nil {

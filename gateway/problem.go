@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,8 +16,11 @@ import (
 // A ProblemKind is one of the problem types that the gateway answers with.
 // Its URI is [semel.ProblemTypes] followed by Slug.
 type ProblemKind struct {
-	Slug   string
-	Status int // of the answer; for operation-rejected unless the handler says otherwise
+	Slug string
+	// Status is the answer's; for operation-rejected unless the handler says
+	// otherwise, and for idempotency-key-expired 412 if the request's own
+	// Repeatability-First-Sent says that it comes too late.
+	Status int
 	Title  string
 }
 
@@ -36,6 +40,8 @@ const (
 	operationNotFound    = "operation-not-found"
 	unauthorized         = "unauthorized"
 	forbidden            = "forbidden"
+	originNotAllowed     = "origin-not-allowed"
+	upgradeRequired      = "upgrade-required"
 	methodNotAllowed     = "method-not-allowed"
 	notFound             = "not-found"
 	overloaded           = "overloaded"
@@ -61,6 +67,8 @@ var problemKinds = []ProblemKind{
 	{operationNotFound, http.StatusNotFound, "Operation not found"},
 	{unauthorized, http.StatusUnauthorized, "Unauthorized"},
 	{forbidden, http.StatusForbidden, "Forbidden"},
+	{originNotAllowed, http.StatusForbidden, "Origin not allowed"},
+	{upgradeRequired, http.StatusUpgradeRequired, "Upgrade required"},
 	{methodNotAllowed, http.StatusMethodNotAllowed, "Method not allowed"},
 	{notFound, http.StatusNotFound, "Not found"},
 	{overloaded, http.StatusServiceUnavailable, "Overloaded"},
@@ -98,13 +106,16 @@ func newProblem(slug, detail string) problem {
 // A refusedError is an answer that says no, on its way out of the functions
 // that found the reason. Its detail is written for the client.
 type refusedError struct {
-	slug      string
-	detail    string
-	operation string // link to the operation in question, if there is one
-	challenge string // for WWW-Authenticate
+	slug        string
+	detail      string
+	operation   string // link to the operation in question, if there is one
+	challenge   string // for WWW-Authenticate
+	otherStatus int    // than that of its kind
 }
 
 func (e *refusedError) Error() string { return e.slug + ": " + e.detail }
+
+func (e *refusedError) status() int { return cmp.Or(e.otherStatus, kindOf(e.slug).Status) }
 
 func refusal(slug, detail string, args ...any) *refusedError {
 	return &refusedError{slug: slug, detail: fmt.Sprintf(detail, args...)}
@@ -120,11 +131,17 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	p := newProblem(refused.slug, refused.detail)
 	p.Operation = refused.operation
+	p.Status = refused.status()
 	if refused.challenge != "" {
 		w.Header().Set("WWW-Authenticate", refused.challenge)
 	}
-	if p.Status == http.StatusServiceUnavailable {
+	switch p.Status {
+	case http.StatusServiceUnavailable:
 		w.Header().Set("Retry-After", "1")
+	case http.StatusUpgradeRequired:
+		w.Header().Set("Connection", "Upgrade")
+		w.Header().Set("Upgrade", "websocket")
+		w.Header().Set("Sec-WebSocket-Version", "13")
 	}
 	writeProblem(w, p)
 }
@@ -147,6 +164,15 @@ func (g *Gateway) log(r *http.Request, slug string, err error) {
 }
 
 const unknownDetail = "it is not known whether this took effect; sending again with the same key resolves it"
+
+// translated returns what the client is told of any error.
+func translated(err error) *refusedError {
+	var refused *refusedError
+	if errors.As(err, &refused) {
+		return refused
+	}
+	return translate(err)
+}
 
 // translate turns an engine's error into what the client is told. Only what
 // wraps [semel.ErrInvalid] is shown as it is: it speaks of the client's own
