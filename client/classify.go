@@ -177,6 +177,14 @@ func statusClass(status int) Class {
 		return ClassUnauthorized
 	case status == http.StatusForbidden:
 		return ClassForbidden
+	case status == http.StatusConflict:
+		return ClassConflict
+	case status == http.StatusGone:
+		return ClassExpired
+	case status == http.StatusRequestEntityTooLarge:
+		return ClassTooLarge
+	case status == http.StatusUnprocessableEntity:
+		return ClassReused
 	}
 	return ClassInvalid
 }

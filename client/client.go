@@ -39,11 +39,22 @@ type Options struct {
 	// Wait is the wait after a failed try, for classes that ByClass does not
 	// name. The server's Retry-After is added to it: nobody comes earlier than
 	// told, nor everybody at once.
-	Wait    semel.Backoff
-	ByClass map[Class]semel.Backoff
+	Wait semel.Backoff
+	// ByClass has policies for single classes. A class that is final by itself
+	// is tried again if it is named here; ClassCanceled and ClassFailed never.
+	ByClass map[Class]Policy
+	// Budget bounds the retries of all who share it; nil means [DefaultBudget].
+	Budget *Budget
 	// MaxRetryAfter is the most of a Retry-After that is honoured, so that a
 	// wrong date cannot stop a caller for a year; 0 means one minute.
 	MaxRetryAfter time.Duration
+
+	// Pending is where intentions are kept, so that none is lost if the process
+	// ends; nil means in memory. The client does not close it.
+	Pending *PendingFile
+	// Senders is the most requests that [Client.Run] has under way; 0 means 8.
+	// As many more may be waiting for outcomes.
+	Senders int
 
 	// MaxAnswer is the most bytes of an answer's body; 0 means 1 MiB.
 	MaxAnswer int64
@@ -57,6 +68,10 @@ type Client struct {
 	own  *http.Transport // to be closed; nil if the caller brought one
 
 	options Options
+	rules   rules
+	queue   *queue
+	// traceable says that the transport tells when it has a connection.
+	traceable bool
 }
 
 // New returns a client of the gateway whose root is at base, such as
@@ -83,6 +98,7 @@ func New(base string, o *Options) (*Client, error) {
 	if err := c.options.complete(); err != nil {
 		return nil, err
 	}
+	c.rules = rules{tries: c.options.Tries, wait: c.options.Wait, byClass: c.options.ByClass, budget: c.options.Budget}
 	if usual, ok := http.DefaultTransport.(*http.Transport); ok && c.options.HTTP == nil {
 		// The default transport keeps two idle connections a host, and would
 		// dial anew for nearly every one of many concurrent callers.
@@ -90,14 +106,18 @@ func New(base string, o *Options) (*Client, error) {
 		c.own.MaxIdleConnsPerHost = c.own.MaxIdleConns
 		c.http.Transport = c.own
 	}
+	_, c.traceable = c.http.Transport.(*http.Transport)
+	if c.queue, err = newQueue(c.options.Pending, c.place(), &c.options); err != nil {
+		return nil, err
+	}
 	c.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return c, nil
 }
 
 func (o *Options) complete() error {
-	if o.Tries < 0 || o.TryTimeout < 0 || o.MaxElapsed < 0 || o.Poll < 0 || o.MaxRetryAfter < 0 || o.MaxAnswer < 0 {
-		return fmt.Errorf("client: an option is negative: %d tries, try timeout %v, max elapsed %v, poll %v, max Retry-After %v, max answer %d",
-			o.Tries, o.TryTimeout, o.MaxElapsed, o.Poll, o.MaxRetryAfter, o.MaxAnswer)
+	if o.Tries < 0 || o.TryTimeout < 0 || o.MaxElapsed < 0 || o.Poll < 0 || o.MaxRetryAfter < 0 || o.MaxAnswer < 0 || o.Senders < 0 {
+		return fmt.Errorf("client: an option is negative: %d tries, try timeout %v, max elapsed %v, poll %v, max Retry-After %v, max answer %d, senders %d",
+			o.Tries, o.TryTimeout, o.MaxElapsed, o.Poll, o.MaxRetryAfter, o.MaxAnswer, o.Senders)
 	}
 	if o.Tries == 0 {
 		o.Tries = 8
@@ -114,10 +134,26 @@ func (o *Options) complete() error {
 	if o.MaxRetryAfter == 0 {
 		o.MaxRetryAfter = time.Minute
 	}
+	if o.Senders == 0 {
+		o.Senders = 8
+	}
 	if o.MaxAnswer == 0 {
 		o.MaxAnswer = 1 << 20
 	}
+	if o.Budget == nil {
+		o.Budget = DefaultBudget
+	}
 	return nil
+}
+
+// place is the base URL as it may be written to a file: without a password.
+func (c *Client) place() string {
+	u, err := url.Parse(c.base)
+	if err != nil {
+		return c.base // New has parsed it before
+	}
+	u.User = nil
+	return u.String()
 }
 
 // Close closes idle connections, unless they are those of [Options.HTTP].
@@ -147,23 +183,41 @@ func (c *Client) Call(ctx context.Context, command string, body, result any) (*R
 // outcome; a business no is a [*Rejected]. Other errors are an [*Error], or
 // [*Errors] where tries failed for different reasons. When ctx ends, Send
 // returns at once, with what had failed before.
+//
+// With a pending store the intention is on disk before the first byte is sent.
+// If Send returns an outcome, the intention is forgotten; if it gives up or ctx
+// ends, the intention is kept, the error says so, and [Client.Run] sends it on.
 func (c *Client) Send(ctx context.Context, r Request) (*Reply, error) {
+	if c.queue.file != nil {
+		return c.sendKept(ctx, r)
+	}
 	s, q, err := c.prepare(ctx, r)
 	if err != nil {
 		return nil, err
 	}
+	s.async = r.Async
+	if err := c.perform(ctx, s, q); err != nil {
+		return nil, err
+	}
+	return &s.reply, nil
+}
+
+// perform is a whole call: the series of tries, and the wait for the outcome.
+func (c *Client) perform(ctx context.Context, s *sending, q question) error {
+	var cancel context.CancelFunc
 	if c.options.MaxElapsed > 0 {
-		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.options.MaxElapsed)
 		defer cancel()
 	}
+	if !s.deadline.IsZero() {
+		ctx, cancel = context.WithDeadline(ctx, s.deadline)
+		defer cancel()
+	}
 	if err := s.insist(ctx, q, s.readReply); err != nil {
-		return nil, err
+		return err
 	}
-	if !s.reply.Done && !r.Async {
-		if err := s.await(ctx); err != nil {
-			return nil, err
-		}
+	if s.reply.Done || s.async {
+		return nil
 	}
-	return &s.reply, nil
+	return s.await(ctx)
 }

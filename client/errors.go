@@ -30,8 +30,14 @@ const (
 	ClassTLS          Class = "tls"          // the server's certificate or protocol
 	ClassUnauthorized Class = "unauthorized" // 401, or Options.Authorize failed
 	ClassForbidden    Class = "forbidden"    // 403
+	ClassConflict     Class = "conflict"     // 409 that is not an outcome
+	ClassExpired      Class = "expired"      // 410: the key is older than the server's deduplication window
+	ClassTooLarge     Class = "too_large"    // 413
+	ClassReused       Class = "reused"       // 422: the key was used for something else, or the request makes no sense
 	ClassInvalid      Class = "invalid"      // any other 3xx and 4xx: the request must be changed
 	ClassFailed       Class = "failed"       // the operation failed on the server, or was canceled there
+	ClassBudget       Class = "budget"       // not tried again, because the retry budget is used up
+	ClassDeadline     Class = "deadline"     // not tried again, because Request.Deadline passed
 )
 
 func (c Class) Error() string { return string(c) }
@@ -42,17 +48,6 @@ func (c Class) passes() bool {
 		return true
 	}
 	return false
-}
-
-// end says how a series of tries ended whose last one failed so.
-func (c Class) end() string {
-	switch {
-	case c == ClassCanceled:
-		return "canceled"
-	case c.passes():
-		return "gave up"
-	}
-	return "stopped"
 }
 
 // A Rejected is the business's no: an outcome, answered to every repeat. It
@@ -84,6 +79,9 @@ type Error struct {
 	Message string
 	// Count is how many tries failed with this class and message.
 	Count int
+	// Kept is set where the intention is in the client's pending store and
+	// will be sent again by [Client.Run], whatever this call came to.
+	Kept bool
 	// Err is the cause: the transport's error, the context's, or the root
 	// package's sentinel for the problem.
 	Err error
@@ -102,6 +100,9 @@ func (e *Error) Is(target error) bool {
 	c, ok := target.(Class)
 	return ok && c == e.Class
 }
+
+// Timeout reports whether a limit of time was the reason, as [net.Error] asks.
+func (e *Error) Timeout() bool { return e.Class == ClassTimeout || e.Class == ClassDeadline }
 
 // An Errors is what a call returns whose tries failed in different ways.
 // errors.Is and errors.As look into each.
@@ -142,6 +143,9 @@ func (e *Errors) Unwrap() []error {
 	return errs
 }
 
+// Timeout reports whether the last distinct failure was one of time.
+func (e *Errors) Timeout() bool { return e.Distinct[len(e.Distinct)-1].Timeout() }
+
 // A tally collects the failures of a series of tries.
 type tally struct {
 	distinct []*Error
@@ -156,6 +160,15 @@ func (t *tally) add(e *Error) {
 	}
 	e.Count = 1
 	t.distinct = append(t.distinct, e)
+}
+
+func (t *tally) clone() tally {
+	var c tally
+	for _, d := range t.distinct {
+		e := *d
+		c.distinct = append(c.distinct, &e)
+	}
+	return c
 }
 
 // err returns one distinct error as itself, several as an aggregate.

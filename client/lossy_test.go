@@ -196,6 +196,7 @@ func TestEveryCallHasOneEffect(t *testing.T) {
 	c, err := client.New(proxy.URL, &client.Options{
 		Authorize: func(r *http.Request) error { r.Header.Set("Authorization", "Bearer teller"); return nil },
 		Tries:     60,
+		Budget:    client.NoBudget,
 		Wait:      semel.Backoff{First: time.Millisecond, Most: 5 * time.Millisecond},
 		// The gateway asks who polls to stay away for a second at a time.
 		MaxRetryAfter: 10 * time.Millisecond,

@@ -35,6 +35,10 @@ type Request struct {
 	Body any
 	// Header is added to every try.
 	Header http.Header
+	// Deadline is when to stop trying, so that a command that makes sense only
+	// today is not sent tomorrow; zero means never. An operation that the
+	// server has accepted by then runs on.
+	Deadline time.Time
 	// Async asks for durable acceptance only: the reply may not be done.
 	Async bool
 }
@@ -107,18 +111,9 @@ func (q question) request(ctx context.Context) (*http.Request, error) {
 // prepare turns a request into a question. The key is fixed here, before
 // anything is sent.
 func (c *Client) prepare(ctx context.Context, r Request) (*sending, question, error) {
-	if (r.Command == "") == (r.Path == "") {
-		return nil, question{}, fmt.Errorf("client: want either a command or a path, have %q and %q", r.Command, r.Path)
-	}
-	if r.Key == "" {
-		r.Key = rand.Text()
-	}
-	if err := semel.CheckKey(r.Key); err != nil {
-		return nil, question{}, fmt.Errorf("client: %w", err)
-	}
-	body, err := encode(r.Body)
+	body, err := r.fix()
 	if err != nil {
-		return nil, question{}, fmt.Errorf("client: encoding the body of %s: %w", r.name(), err)
+		return nil, question{}, err
 	}
 	q := question{method: http.MethodPost, header: r.Header.Clone(), body: body}
 	if q.header == nil {
@@ -139,8 +134,43 @@ func (c *Client) prepare(ctx context.Context, r Request) (*sending, question, er
 	} else {
 		q.header.Set("Prefer", prefer)
 	}
-	s := &sending{client: c, caller: ctx, reply: Reply{Key: r.Key, command: r.name()}}
+	s := &sending{client: c, caller: ctx, deadline: r.Deadline, reply: Reply{Key: r.Key, command: r.name()}}
 	return s, q, nil
+}
+
+// fix makes the key and encodes the body.
+func (r *Request) fix() (body []byte, err error) {
+	if (r.Command == "") == (r.Path == "") {
+		return nil, fmt.Errorf("client: want either a command or a path, have %q and %q", r.Command, r.Path)
+	}
+	if r.Key == "" {
+		r.Key = rand.Text()
+	}
+	if err := semel.CheckKey(r.Key); err != nil {
+		return nil, fmt.Errorf("client: %w", err)
+	}
+	if body, err = encode(r.Body); err != nil {
+		return nil, fmt.Errorf("client: encoding the body of %s: %w", r.name(), err)
+	}
+	return body, nil
+}
+
+// intend turns a request into what is stored of it, and gives it its key.
+func (c *Client) intend(r *Request) (*intention, error) {
+	body, err := r.fix()
+	if err != nil {
+		return nil, err
+	}
+	if c.queue.file != nil {
+		if err := checkSecrets(r.Header); err != nil {
+			return nil, err
+		}
+	}
+	i := &intention{Command: r.Command, Path: r.Path, Header: r.Header.Clone(), Body: body, Deadline: r.Deadline}
+	if r.Path != "" {
+		i.Method, _ = r.route()
+	}
+	return i, nil
 }
 
 // name is what errors call the request: it has no key in it, so that the

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"path"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/semel-dev/semel"
@@ -19,8 +20,13 @@ type sending struct {
 	client *Client
 	caller context.Context // as the caller gave it, without our own deadlines
 	reply  Reply
-	id     semel.ID      // of the operation, once it is accepted
-	after  time.Duration // the last Retry-After of an answer that was no failure
+	id     semel.ID // of the operation, once it is accepted
+	// reached is set when a request may have got to the server; kept only for
+	// what is in a pending store.
+	reached  atomic.Bool
+	async    bool          // the outcome is not waited for
+	deadline time.Time     // the request's; zero if it has none
+	after    time.Duration // the last Retry-After of an answer that was no failure
 }
 
 // An answer is an HTTP response that was read to its end.
@@ -34,10 +40,10 @@ type answer struct {
 // insist asks until read makes sense of an answer, the tries are used up, or
 // ctx ends.
 func (s *sending) insist(ctx context.Context, q question, read func(*answer) error) error {
-	var failed tally
-	for try := 1; ; try++ {
-		if try > 1 {
-			q.header.Set("X-Retry-Count", strconv.Itoa(try-1)) // kept with the operation, for who wonders why it came late
+	failed := s.client.rules.begin()
+	for {
+		if failed.tries > 0 {
+			q.header.Set("X-Retry-Count", strconv.Itoa(failed.tries)) // kept with the operation, for who wonders why it came late
 		}
 		err := s.try(ctx, q, read)
 		if err == nil {
@@ -47,27 +53,23 @@ func (s *sending) insist(ctx context.Context, q question, read func(*answer) err
 		if !errors.As(err, &e) || e.Class == ClassFailed {
 			return err // an outcome, whatever had failed before
 		}
-		failed.add(s.sign(e))
-		if e.final || !e.Class.passes() || try >= s.client.options.Tries {
-			return failed.err(e.Class.end(), try)
-		}
-		wait := s.client.backoff(e.Class).Wait(try) + e.after
+		wait, again := failed.add(s.sign(e))
 		if deadline, ok := ctx.Deadline(); ok && time.Now().Add(wait).After(deadline) {
-			return failed.err(e.Class.end(), try) // the next try would come too late
+			again = false // the next try would come too late
+		}
+		if !again {
+			return failed.end(e.Class)
+		}
+		if used := failed.spend(); used != nil {
+			failed.failed.add(s.sign(used))
+			return failed.end(used.Class)
 		}
 		if !pause(ctx, wait) {
 			e = s.ended()
-			failed.add(s.sign(e))
-			return failed.err(e.Class.end(), try)
+			failed.failed.add(s.sign(e))
+			return failed.end(e.Class)
 		}
 	}
-}
-
-func (c *Client) backoff(class Class) semel.Backoff {
-	if b, ok := c.options.ByClass[class]; ok {
-		return b
-	}
-	return c.options.Wait
 }
 
 // sign completes an error with what it is about.
@@ -147,6 +149,11 @@ func (c *Client) exchange(r *http.Request) (*answer, error) {
 // MaxElapsed passed.
 func (s *sending) ended() *Error {
 	err := s.caller.Err()
+	if err == nil && !s.deadline.IsZero() && !time.Now().Before(s.deadline) {
+		late := pastDeadline(s.reply.Tries > 0)
+		late.final = true
+		return late
+	}
 	if err == nil {
 		return &Error{Class: ClassTimeout, Message: fmt.Sprintf("no outcome within %v", s.client.options.MaxElapsed),
 			Err: context.DeadlineExceeded, final: true}

@@ -84,9 +84,9 @@ func TestWaits(t *testing.T) {
 		}
 	})
 	t.Run("by class", func(t *testing.T) {
-		got := waits(t, client.Options{Tries: 4, Wait: atOnce, ByClass: map[client.Class]semel.Backoff{
-			client.ClassServer:    {First: 3 * time.Second, Fixed: true},
-			client.ClassThrottled: {First: time.Minute, Fixed: true},
+		got := waits(t, client.Options{Tries: 4, Wait: atOnce, ByClass: map[client.Class]client.Policy{
+			client.ClassServer:    client.Fixed(3 * time.Second),
+			client.ClassThrottled: client.Fixed(time.Minute),
 		}}, answer(500, ""), lost, answer(429, "", "Retry-After", "5"), lost)
 		want := []time.Duration{3 * time.Second, 0, 65 * time.Second}
 		if fmt.Sprint(got) != fmt.Sprint(want) {
