@@ -74,7 +74,7 @@ var brokenStores = []struct {
 	{"ends leases at once", wrapped(func(s session) session { return noLease{s} }), "claim/lease"},
 	{"never says what is due", func(s *sqlite.Store) closer { return neverDue{s} }, "claim/lease failure/retry"},
 	{"leaves holes in the log", func(s *sqlite.Store) closer { return leavesHoles{s} }, "log/positions log/capability"},
-	{"reads the log out of order", func(s *sqlite.Store) closer { return shuffles{s} }, "log/positions order/crowd"},
+	{"reads the log out of order", func(s *sqlite.Store) closer { return shuffles{s} }, "log/positions order/sequence"},
 	{"hides a session's own events", wrapped(func(s session) session { return &hidesOwn{session: s} }), "log/stream"},
 	{"appends in spite of a conflict", wrapped(func(s session) session { return ignoresVersions{s} }), "log/version"},
 	{"keeps what a member wrote that failed", wrapped(func(s session) session { return keepsWrites{s} }), "session/run failure/isolated effect/once"},
@@ -90,7 +90,7 @@ var brokenStores = []struct {
 		return broken{Store: s, operations: func(q semel.OperationQuery) semel.OperationQuery { q.All = true; return q }}
 	}, "listing/query effect/scope"},
 	{"counts rows and calls it a checksum", func(s *sqlite.Store) closer { return countsRows{s} }, "tables"},
-	{"forgets no generation", wrapped(func(s session) session { return forgetsNothing{s} }), "follower/promote projection/rebuild"},
+	{"forgets no generation", wrapped(func(s session) session { return forgetsNothing{s} }), "follower/promote"},
 	{"locks for a solo session at once", func(s *sqlite.Store) closer {
 		return broken{Store: s, begin: func(ctx context.Context, s *sqlite.Store, _ bool) (session, error) { return s.Begin(ctx, false) }}
 	}, "session/solo"},

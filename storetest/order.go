@@ -13,6 +13,7 @@ import (
 func orderChecks[Tx any]() []check[Tx] {
 	return []check[Tx]{
 		{"order/sequence", "commands of a subject take effect in the order in which they were accepted, whoever waits or fails", checkSequence[Tx]},
+		{"order/group", "a member of a group that fails is not overtaken by a later one of its subject", checkGroup[Tx]},
 		{"order/crowd", "the order of acceptance is the order of effects also among many at once", checkCrowd[Tx]},
 		{"order/park", "a parked failure keeps its own subject waiting until it is replayed, and no other", checkPark[Tx]},
 		{"order/cancel", "what has not run can be canceled, and frees those behind it", checkCancel[Tx]},
@@ -108,6 +109,48 @@ func checkSequence[Tx any](ctx context.Context, s *stage[Tx]) error {
 	return err
 }
 
+// checkGroup gathers a group while an earlier one is held up.
+func checkGroup[Tx any](ctx context.Context, s *stage[Tx]) error {
+	e, _, err := s.start(ctx, setup[Tx]{deposit: semel.HandleOptions{Retry: semel.Retry{Wait: semel.Backoff{First: s.tick, Fixed: true}}}})
+	if err != nil {
+		return err
+	}
+	var sending sync.WaitGroup
+	failures := make([]error, 9)
+	for i := range failures {
+		d := deposit{Account: []string{"a", "b"}[i%2], Cents: 1, Mode: []string{shaky, flaky, plain, plain, shaky, plain, plain, plain}[i%8]}
+		o := semel.SubmitOptions{Async: i == 3 || i == 6}
+		if i == 0 {
+			d = deposit{Account: "gate", Cents: 1, Mode: gated}
+		}
+		sending.Go(func() {
+			_, failures[i] = e.Submit(ctx, command(fmt.Sprint(i), d), o)
+		})
+		if i == 0 {
+			<-s.paused
+		}
+		if err := pause(ctx, s.tick/10); err != nil {
+			return err
+		}
+	}
+	s.release()
+	sending.Wait()
+	for i := range failures {
+		failures[i] = errors.Join(failures[i], s.becomes(ctx, fmt.Sprint(i), semel.Completed))
+	}
+	if err := errors.Join(failures...); err != nil {
+		return err
+	}
+	order, err := s.sequence(ctx)
+	if want := []string{"1", "3", "5", "7"}; err == nil && !slices.Equal(order["b"], want) {
+		err = fmt.Errorf("effects came in the order %q, want %q", order["b"], want)
+	}
+	if want := []string{"2", "4", "6", "8"}; err == nil && !slices.Equal(order["a"], want) {
+		err = fmt.Errorf("effects came in the order %q, want %q", order["a"], want)
+	}
+	return err
+}
+
 func checkCrowd[Tx any](ctx context.Context, s *stage[Tx]) error {
 	e, _, err := s.start(ctx, setup[Tx]{
 		deposit: semel.HandleOptions{Retry: semel.Retry{Wait: semel.Backoff{First: s.tick, Fixed: true}}},
@@ -119,7 +162,7 @@ func checkCrowd[Tx any](ctx context.Context, s *stage[Tx]) error {
 		return err
 	}
 	var sending sync.WaitGroup
-	failures := make([]error, 150)
+	failures := make([]error, 100)
 	for i := range failures {
 		sending.Go(func() {
 			mode := []string{plain, shaky, flaky, plain, rejects, plain, plain}[i%7]
@@ -135,7 +178,7 @@ func checkCrowd[Tx any](ctx context.Context, s *stage[Tx]) error {
 		return err
 	}
 	if err := s.until(ctx, "all is done", func() (bool, error) {
-		open, err := s.store.Operations(ctx, semel.OperationQuery{Principal: "alice", Open: true})
+		open, err := s.store.Operations(ctx, semel.OperationQuery{Principal: "alice", Open: true, Limit: 1})
 		return len(open) == 0, err
 	}); err != nil {
 		return err

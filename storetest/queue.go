@@ -84,7 +84,7 @@ func checkClaimLease[Tx any](ctx context.Context, s *stage[Tx]) error {
 
 func checkClaimChoice[Tx any](ctx context.Context, s *stage[Tx]) error {
 	later := s.operation("later", "later")
-	later.DueAt = later.DueAt.Add(s.lease)
+	later.DueAt = time.Now().Add(s.lease).Truncate(time.Microsecond)
 	stranger := s.operation("stranger", "stranger")
 	stranger.Name = "withdraw"
 	ops := []*semel.Operation{later, stranger}
