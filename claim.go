@@ -165,7 +165,8 @@ func (e *Engine[Tx]) dispatch(ctx context.Context, c *claimer, op *Operation) {
 		go e.runSolo(ctx, t)
 		return
 	}
-	e.claimed <- t
+	e.claimed <- t // as many places as may be claimed
+	e.intake.signal()
 }
 
 // forbidden says why a claimed operation's handler must not be called.

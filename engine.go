@@ -60,10 +60,13 @@ type Engine[Tx any] struct {
 	ready    chan struct{} // closed once commands are taken
 	draining chan struct{} // closed when no more commands are taken
 
-	intake    *intake[Tx]    // commands that callers wait for
-	accepted  acceptedCount  // by tenant
-	claimed   chan *task[Tx] // operations that the runner has claimed
-	wake      chan struct{}  // something may be due
+	intake    *intake[Tx]     // commands that callers wait for
+	accepted  acceptedCount   // by tenant
+	claimed   chan *task[Tx]  // operations that the runner has claimed
+	turn      chan struct{}   // held by who runs a group
+	group     []*task[Tx]     // room for one, of who has the turn
+	work      context.Context // of groups, whoever runs them; set by Run, it never ends
+	wake      chan struct{}   // something may be due
 	hub       *hub
 	followers []*follower[Tx]
 	completed atomic.Int64 // up to here, what all required projections show is completed
@@ -85,6 +88,8 @@ func New[Tx any](store Store[Tx], o *Options) *Engine[Tx] {
 		draining: make(chan struct{}),
 		intake:   newIntake[Tx](options.Backlog, options.TenantBacklog),
 		claimed:  make(chan *task[Tx], options.Group),
+		turn:     make(chan struct{}, 1),
+		group:    make([]*task[Tx], 0, options.Group),
 		wake:     make(chan struct{}, 1),
 		hub:      newHub(),
 	}
@@ -110,6 +115,7 @@ func (e *Engine[Tx]) Run(ctx context.Context) error {
 	}
 	// What has begun is finished although ctx has ended: leases bound it.
 	work := context.WithoutCancel(ctx)
+	e.work = work
 	following, stopFollowing := context.WithCancel(work)
 	defer stopFollowing()
 	var takers, executor, followers sync.WaitGroup
@@ -117,7 +123,7 @@ func (e *Engine[Tx]) Run(ctx context.Context) error {
 
 	takers.Go(func() { e.claimUntil(ctx, work) })
 	takers.Go(func() { e.sweepUntil(ctx) })
-	executor.Go(func() { e.execute(work, stop) })
+	executor.Go(func() { e.execute(stop) })
 	for _, f := range e.followers {
 		followers.Go(func() { e.followUntil(following, f) })
 	}

@@ -8,25 +8,47 @@ import (
 	"slices"
 )
 
-// execute forms groups and runs them, one after another, until stop is closed
-// and nothing is left. A group is whatever has arrived while the previous one
-// ran: nobody waits for it to fill.
-func (e *Engine[Tx]) execute(ctx context.Context, stop <-chan struct{}) {
-	group := make([]*task[Tx], 0, e.options.Group)
-	for {
-		group = group[:0]
-		select {
-		case t := <-e.claimed:
-			group = append(group, t)
-		case <-e.intake.arrived:
-		case <-stop:
-			if group = e.fill(group); len(group) == 0 {
-				return
+// Groups are formed one after another by whoever has the turn: a caller who
+// finds it free, which saves two changes of goroutine when there are few, or
+// the executor, when there are many. A group is whatever has arrived while the
+// previous one ran: nobody waits for it to fill.
+
+// help runs a group in the caller's goroutine if nobody else does.
+func (e *Engine[Tx]) help() {
+	select {
+	case e.turn <- struct{}{}:
+	default:
+		return // who has the turn looks again after giving it back
+	}
+	defer e.giveBack()
+	e.runGroup(e.work, e.fill(e.group[:0]))
+}
+
+func (e *Engine[Tx]) giveBack() {
+	<-e.turn
+	if e.intake.any() || len(e.claimed) > 0 {
+		e.intake.signal()
+	}
+}
+
+// execute runs groups until stop is closed and nothing is left. It then keeps
+// the turn.
+func (e *Engine[Tx]) execute(stop <-chan struct{}) {
+	for ending := false; ; {
+		if !ending {
+			select {
+			case <-e.intake.arrived:
+			case <-stop:
+				ending = true
 			}
-			e.runGroup(ctx, group)
-			continue
 		}
-		e.runGroup(ctx, e.fill(group))
+		e.turn <- struct{}{}
+		group := e.fill(e.group[:0])
+		if len(group) == 0 && ending {
+			return
+		}
+		e.runGroup(e.work, group)
+		e.giveBack()
 	}
 }
 
@@ -34,7 +56,7 @@ func (e *Engine[Tx]) execute(ctx context.Context, stop <-chan struct{}) {
 // older. Tasks that their callers have withdrawn are left out.
 func (e *Engine[Tx]) fill(group []*task[Tx]) []*task[Tx] {
 	for len(group) < cap(group) && len(e.claimed) > 0 {
-		group = append(group, <-e.claimed) // nobody else takes from it
+		group = append(group, <-e.claimed) // whoever has the turn is the only one to take
 	}
 	group = e.intake.take(group)
 	return slices.DeleteFunc(group, func(t *task[Tx]) bool {

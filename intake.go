@@ -12,7 +12,7 @@ type intake[Tx any] struct {
 	most      int // commands in all lines
 	perTenant int // commands in one line
 
-	// arrived is signalled when there is something to take.
+	// arrived is signalled when the executor should take what is there.
 	arrived chan struct{}
 
 	mu      sync.Mutex
@@ -54,8 +54,14 @@ func (q *intake[Tx]) put(t *task[Tx]) error {
 	}
 	l.tasks = append(l.tasks, t)
 	q.waiting++
-	q.signal()
 	return nil
+}
+
+// any reports whether commands are waiting.
+func (q *intake[Tx]) any() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.waiting > 0
 }
 
 func (q *intake[Tx]) signal() {
@@ -80,9 +86,6 @@ func (q *intake[Tx]) take(group []*task[Tx]) []*task[Tx] {
 			continue
 		}
 		q.turn = append(q.turn, l)
-	}
-	if q.waiting > 0 {
-		q.signal()
 	}
 	return group
 }

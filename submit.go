@@ -104,6 +104,7 @@ func (e *Engine[Tx]) submit(ctx context.Context, c Command, def *definition[Tx],
 	if err := e.intake.put(t); err != nil {
 		return Answer{}, err
 	}
+	e.help()
 	r, err := e.attend(ctx, patience, t)
 	if err != nil {
 		return Answer{}, err
