@@ -38,7 +38,7 @@ func (a *attempt[Tx]) teethApart(step string) (err error) {
 func (a *attempt[Tx]) teethAnswer() {
 	if crashpoint.Broken("answer-before-commit") {
 		a.reply()
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond)
 	}
 }
 

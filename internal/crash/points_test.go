@@ -50,7 +50,7 @@ var brokenScenarios = []scenario{
 	{crashpoint.BeforeBegin, 40, "accept-before-begin", []kind{lost}},
 	{crashpoint.AfterHandlers, 60, "effect-apart", []kind{doubled}},
 	{crashpoint.AfterRecord, 61, "record-apart", []kind{doubled}},
-	{crashpoint.BeforeCommit, 40, "answer-before-commit", []kind{forgotten}},
+	{crashpoint.BeforeCommit, 30, "answer-before-commit", []kind{forgotten, lost}},
 	{crashpoint.AfterCommit, 40, "no-record", []kind{doubled}},
 	{crashpoint.BeforeAnswer, 40, "no-bytes", []kind{differs}},
 	{crashpoint.BeforeClaim, 10, "accept-volatile", []kind{lost}},
@@ -84,7 +84,7 @@ func TestNamedPoints(t *testing.T) {
 
 // mostTries of a broken step: that its harm is done takes a little luck, such
 // as an answer that leaves the program just before it dies.
-const mostTries = 4
+const mostTries = 8
 
 func TestBrokenStepsAreCaught(t *testing.T) {
 	t.Parallel()
