@@ -69,8 +69,9 @@ type Measure struct {
 	Callers   int
 	PerSecond float64
 	P50, P99  time.Duration
-	Flushes   float64 // commits that were flushed, per operation
-	Allocs    float64 // heap allocations per operation, the callers' included
+	Flushes   float64       // commits that were flushed, per operation
+	Allocs    float64       // heap allocations per operation, the callers' included
+	CPU       time.Duration // processor time per operation, the callers' included
 }
 
 // Options say what to run; the zero value is the full comparison.
@@ -151,7 +152,9 @@ func measure(ctx context.Context, c Contender, callers int, d time.Duration) (m 
 	commits := e.commits()
 	runtime.GC()
 	runtime.ReadMemStats(&before)
+	cpu := processorTime()
 	l := load(ctx, e, callers, d)
+	cpu = processorTime() - cpu
 	runtime.ReadMemStats(&after)
 	if l.err != nil {
 		return Measure{}, l.err
@@ -165,6 +168,7 @@ func measure(ctx context.Context, c Contender, callers int, d time.Duration) (m 
 		P99:       l.took[len(l.took)*99/100],
 		Flushes:   float64(e.commits()-commits) / n,
 		Allocs:    float64(after.Mallocs-before.Mallocs) / n,
+		CPU:       time.Duration(float64(cpu) / n),
 	}, nil
 }
 

@@ -47,10 +47,10 @@ mostly its disk's: each transaction waits for a flush.`,
 
 func printMeasures(w io.Writer, measures []bench.Measure) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "\tcallers\tops/s\tp50\tp99\tflushes/op\tallocs/op\t")
+	fmt.Fprintln(table, "\tcallers\tops/s\tp50\tp99\tCPU/op\tflushes/op\tallocs/op\t")
 	for _, m := range measures {
-		fmt.Fprintf(table, "%s\t%d\t%.0f\t%v\t%v\t%.3f\t%.0f\t\n", m.Contender, m.Callers, m.PerSecond,
-			m.P50.Round(10*time.Microsecond), m.P99.Round(10*time.Microsecond), m.Flushes, m.Allocs)
+		fmt.Fprintf(table, "%s\t%d\t%.0f\t%v\t%v\t%v\t%.3f\t%.0f\t\n", m.Contender, m.Callers, m.PerSecond,
+			m.P50.Round(10*time.Microsecond), m.P99.Round(10*time.Microsecond), m.CPU.Round(100*time.Nanosecond), m.Flushes, m.Allocs)
 	}
 	if err := table.Flush(); err != nil {
 		return err
