@@ -98,7 +98,7 @@ func checkReused[Tx any](ctx context.Context, s *stage[Tx]) error {
 		}
 		for _, other := range []deposit{{"a", 2, mode}, {"b", 1, mode}, {"a", 1, quiet}} {
 			if _, err := send(ctx, e, "k-"+mode, other); !errors.Is(err, semel.ErrKeyReused) {
-				return fmt.Errorf("mode %q: %+v instead of %+v: error is %w, want %w", mode, other, d, err, semel.ErrKeyReused)
+				return fmt.Errorf("mode %q: %+v instead of %+v: error is %v, want %w", mode, other, d, err, semel.ErrKeyReused)
 			}
 		}
 	}
@@ -178,22 +178,22 @@ func checkScope[Tx any](ctx context.Context, s *stage[Tx]) error {
 	for i, c := range []semel.Command{base, bob, tenant, another} {
 		a, err := e.Submit(ctx, c, semel.SubmitOptions{})
 		if err != nil || a.Replayed || a.Operation.State != semel.Completed {
-			return fmt.Errorf("caller %d: replayed %t (%w)", i, a.Replayed, err)
+			return fmt.Errorf("caller %d: replayed %t (error: %v)", i, a.Replayed, err)
 		}
 		if err := s.same(ctx, int64(i+1), `SELECT cents FROM accounts WHERE id = ?`, "a"); err != nil {
 			return err
 		}
 		mine, err := e.Operations(ctx, semel.OperationQuery{Tenant: c.Tenant, Principal: c.Principal, Name: c.Name})
 		if err != nil || len(mine) != 1 || mine[0].ID != c.ID() {
-			return fmt.Errorf("caller %d lists %d operations of its own (%w), want 1", i, len(mine), err)
+			return fmt.Errorf("caller %d lists %d operations of its own (error: %v), want 1", i, len(mine), err)
 		}
 	}
 	for _, stranger := range []semel.Command{bob, tenant} {
 		if _, err := e.Operation(ctx, stranger.Tenant, stranger.Principal, base.ID()); !errors.Is(err, semel.ErrNotFound) {
-			return fmt.Errorf("%s of tenant %q reads alice's operation: error is %w", stranger.Principal, stranger.Tenant, err)
+			return fmt.Errorf("%s of tenant %q reads alice's operation: error is %v", stranger.Principal, stranger.Tenant, err)
 		}
 		if _, err := e.Cancel(ctx, stranger.Tenant, stranger.Principal, base.ID()); !errors.Is(err, semel.ErrNotFound) {
-			return fmt.Errorf("%s of tenant %q cancels alice's operation: error is %w", stranger.Principal, stranger.Tenant, err)
+			return fmt.Errorf("%s of tenant %q cancels alice's operation: error is %v", stranger.Principal, stranger.Tenant, err)
 		}
 	}
 	return nil

@@ -159,13 +159,13 @@ func checkExhausted[Tx any](ctx context.Context, s *stage[Tx]) error {
 	}
 	letters, err := s.store.Operations(ctx, semel.OperationQuery{All: true, State: semel.Failed})
 	if err != nil || len(letters) != 1 {
-		return fmt.Errorf("%d dead letters are listed (%w), want 1", len(letters), err)
+		return fmt.Errorf("%d dead letters are listed (error: %v), want 1", len(letters), err)
 	}
 	return s.effects(ctx, "k", 0)
 }
 
 func checkReplay[Tx any](ctx context.Context, s *stage[Tx]) error {
-	e, _, err := s.start(ctx, setup[Tx]{deposit: semel.HandleOptions{Retry: semel.Retry{Attempts: 2, Wait: semel.Backoff{First: s.tick, Fixed: true}}}})
+	e, _, err := s.start(ctx, setup[Tx]{deposit: semel.HandleOptions{Retry: semel.Retry{Attempts: 2, Wait: semel.Backoff{First: 10 * s.tick, Fixed: true}}}})
 	if err != nil {
 		return err
 	}
@@ -192,10 +192,10 @@ func checkReplay[Tx any](ctx context.Context, s *stage[Tx]) error {
 		return err
 	}
 	if _, err := e.Replay(ctx, id); !errors.Is(err, semel.ErrIllegalMove) {
-		return fmt.Errorf("replaying a completed operation: error is %w, want %w", err, semel.ErrIllegalMove)
+		return fmt.Errorf("replaying a completed operation: error is %v, want %w", err, semel.ErrIllegalMove)
 	}
 	if _, err := e.Replay(ctx, command("absent", d).ID()); !errors.Is(err, semel.ErrNotFound) {
-		return fmt.Errorf("replaying an absent operation: error is %w, want %w", err, semel.ErrNotFound)
+		return fmt.Errorf("replaying an absent operation: error is %v, want %w", err, semel.ErrNotFound)
 	}
 	// One that fails again is still tried again, and is in nobody's way.
 	s.heal(false)

@@ -100,7 +100,7 @@ func checkEventFields[Tx any](ctx context.Context, s *stage[Tx]) error {
 	return s.session(ctx, func(session semel.Session[Tx]) error {
 		stream, err := session.Stream(ctx, full.Tenant, full.Subject, 0)
 		if err != nil || len(stream) != 1 {
-			return fmt.Errorf("the stream has %d events (%w), want 1", len(stream), err)
+			return fmt.Errorf("the stream has %d events (error: %v), want 1", len(stream), err)
 		}
 		return eventDifference(&stream[0], full)
 	})
@@ -128,7 +128,7 @@ func eventDifference(got, want *semel.Event) error {
 		}
 	}
 	if !got.At.Equal(want.At) {
-		return fmt.Errorf("At is %v, want %v", got.At, want.At)
+		return fmt.Errorf("the time At is %v, want %v", got.At, want.At)
 	}
 	return nil
 }
@@ -228,7 +228,7 @@ func checkStream[Tx any](ctx context.Context, s *stage[Tx]) error {
 		} {
 			events, err := session.Stream(ctx, tt.tenant, tt.subject, tt.after)
 			if err != nil || !slices.Equal(versions(events), tt.want) {
-				return fmt.Errorf("stream %q of tenant %q after %d: versions %v (%w), want %v", tt.subject, tt.tenant, tt.after, versions(events), err, tt.want)
+				return fmt.Errorf("stream %q of tenant %q after %d: versions %v (error: %v), want %v", tt.subject, tt.tenant, tt.after, versions(events), err, tt.want)
 			}
 		}
 		return nil
@@ -245,7 +245,7 @@ func checkVersion[Tx any](ctx context.Context, s *stage[Tx]) error {
 		return err
 	}
 	if err := s.append(ctx, versioned("2", 1)); !errors.Is(err, semel.ErrVersionConflict) {
-		return fmt.Errorf("a version that is taken: error is %w, want %w", err, semel.ErrVersionConflict)
+		return fmt.Errorf("a version that is taken: error is %v, want %w", err, semel.ErrVersionConflict)
 	}
 	// A handler whose events conflict has either written, which spoils the
 	// session, or nothing of them is there.
@@ -291,7 +291,7 @@ func checkFollow[Tx any](ctx context.Context, s *stage[Tx]) error {
 		return s.commit(ctx, func(session semel.Session[Tx]) error { return session.Follow(ctx, f, from) })
 	}
 	if err := follow(at(7), 5); !errors.Is(err, semel.ErrFenced) {
-		return fmt.Errorf("a follower that is not there moves from 5: error is %w, want %w", err, semel.ErrFenced)
+		return fmt.Errorf("a follower that is not there moves from 5: error is %v, want %w", err, semel.ErrFenced)
 	}
 	for _, step := range []struct{ from, to int64 }{{0, 0}, {0, 3}, {3, 10}, {10, 10}} {
 		if err := follow(at(step.to), step.from); err != nil {
@@ -300,7 +300,7 @@ func checkFollow[Tx any](ctx context.Context, s *stage[Tx]) error {
 	}
 	for _, from := range []int64{0, 3, 9, 11} {
 		if err := follow(at(20), from); !errors.Is(err, semel.ErrFenced) {
-			return fmt.Errorf("moving from %d while it stands at 10: error is %w, want %w", from, err, semel.ErrFenced)
+			return fmt.Errorf("moving from %d while it stands at 10: error is %v, want %w", from, err, semel.ErrFenced)
 		}
 		if err := s.stands(ctx, at(10)); err != nil {
 			return err
@@ -343,7 +343,7 @@ func checkPromote[Tx any](ctx context.Context, s *stage[Tx]) error {
 		return session.Follow(ctx, semel.Follower{Name: "f", Generation: 2, Position: 6}, 5)
 	})
 	if !errors.Is(err, semel.ErrFenced) {
-		return fmt.Errorf("moving a forgotten generation: error is %w, want %w", err, semel.ErrFenced)
+		return fmt.Errorf("moving a forgotten generation: error is %v, want %w", err, semel.ErrFenced)
 	}
 	return s.stands(ctx, live, other)
 }

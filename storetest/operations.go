@@ -22,9 +22,6 @@ func operationChecks[Tx any]() []check[Tx] {
 	}
 }
 
-// now is the store's clock, in the resolution that every store keeps.
-func now(c semel.Ledger) time.Time { return c.Now().Truncate(time.Microsecond) }
-
 // operation makes an accepted deposit as the engine would, due at once.
 func (s *stage[Tx]) operation(key string, subjects ...string) *semel.Operation {
 	account := "nobody"
@@ -107,7 +104,7 @@ func checkOperationFields[Tx any](ctx context.Context, s *stage[Tx]) error {
 		return fmt.Errorf("inserting: %w", err)
 	}
 	if full.Seq <= 0 || bare.Seq <= full.Seq {
-		return fmt.Errorf("Seq was set to %d and %d, want growing numbers from 1", full.Seq, bare.Seq)
+		return fmt.Errorf("the store set Seq to %d and %d, want growing numbers from 1", full.Seq, bare.Seq)
 	}
 	if err := s.readBack(ctx, full, bare); err != nil {
 		return fmt.Errorf("inserted: %w", err)
@@ -148,7 +145,7 @@ func exchange(op, other *semel.Operation) *semel.Operation {
 func (s *stage[Tx]) readBack(ctx context.Context, want ...*semel.Operation) error {
 	listed, err := s.store.Operations(ctx, semel.OperationQuery{All: true, ByAcceptance: true})
 	if err != nil || len(listed) != len(want) {
-		return fmt.Errorf("%d operations are listed (%w), want %d", len(listed), err, len(want))
+		return fmt.Errorf("%d operations are listed (error: %v), want %d", len(listed), err, len(want))
 	}
 	return s.session(ctx, func(session semel.Session[Tx]) error {
 		for i, w := range want {
@@ -185,7 +182,7 @@ func checkInsert[Tx any](ctx context.Context, s *stage[Tx]) error {
 	second := s.operation("k", "b")
 	second.Result = []byte("another")
 	if err := insert(s.operation("other", "b"), second); !errors.Is(err, semel.ErrFenced) {
-		return fmt.Errorf("inserting a second one with the same id: error is %w, want %w", err, semel.ErrFenced)
+		return fmt.Errorf("inserting a second one with the same id: error is %v, want %w", err, semel.ErrFenced)
 	}
 	if err := s.readBack(ctx, first); err != nil {
 		return err
@@ -199,7 +196,7 @@ func checkInsert[Tx any](ctx context.Context, s *stage[Tx]) error {
 		return err
 	}
 	if third.Seq <= first.Seq || fourth.Seq <= third.Seq {
-		return fmt.Errorf("Seq goes %d, %d, %d", first.Seq, third.Seq, fourth.Seq)
+		return fmt.Errorf("the order of acceptance, Seq, goes %d, %d, %d", first.Seq, third.Seq, fourth.Seq)
 	}
 	return nil
 }
@@ -228,7 +225,7 @@ func checkLookup[Tx any](ctx context.Context, s *stage[Tx]) error {
 	return s.session(ctx, func(session semel.Session[Tx]) error {
 		known, err := session.Lookup(ctx, asked)
 		if err != nil || len(known) != len(asked) {
-			return fmt.Errorf("%d answers to %d questions (%w)", len(known), len(asked), err)
+			return fmt.Errorf("%d answers to %d questions (error: %v)", len(known), len(asked), err)
 		}
 		for i, k := range known {
 			if (k.Operation == nil) != (found[i] == nil) || k.Expired {

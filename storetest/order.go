@@ -209,7 +209,7 @@ func checkPark[Tx any](ctx context.Context, s *stage[Tx]) error {
 	}
 	third, err := e.Submit(ctx, command("third", deposit{Account: "a", Cents: 1}), semel.SubmitOptions{Wait: s.lease / 2})
 	if err != nil || third.Operation.State != semel.Accepted {
-		return fmt.Errorf("behind a parked one and waiting for a while: %v (%w), want %s", third.Operation, err, semel.Accepted)
+		return fmt.Errorf("behind a parked one and waiting for a while: %v (error: %v), want %s", third.Operation, err, semel.Accepted)
 	}
 	if _, err := expect(ctx, e, "free", deposit{Account: "b", Cents: 1}, semel.Completed); err != nil {
 		return err
@@ -257,14 +257,14 @@ func checkCancel[Tx any](ctx context.Context, s *stage[Tx]) error {
 		}
 		op, err := e.Cancel(ctx, "", "alice", command(key, d).ID())
 		if err != nil || op.State != semel.Canceled {
-			return fmt.Errorf("canceling %q: %w", key, err)
+			return fmt.Errorf("canceling %q: %v", key, err)
 		}
 	}
 	if _, err := await(ctx, e, "third", semel.Completed); err != nil {
 		return err
 	}
 	if _, err := e.Cancel(ctx, "", "alice", command("third", d).ID()); !errors.Is(err, semel.ErrIllegalMove) {
-		return fmt.Errorf("canceling a completed operation: error is %w, want %w", err, semel.ErrIllegalMove)
+		return fmt.Errorf("canceling a completed operation: error is %v, want %w", err, semel.ErrIllegalMove)
 	}
 	second, err := s.stored(ctx, "second", semel.Canceled)
 	if err != nil {
@@ -296,7 +296,7 @@ func (s *stage[Tx]) count(ctx context.Context, u *semel.Unit[Tx], d deposit) (co
 		return counted{}, err
 	}
 	if events, err = u.Stream(ctx, d.Account); err != nil || int64(len(events)) != n+2 {
-		return counted{}, semel.TerminalError(fmt.Errorf("the stream has %d events after appending at %d (%w)", len(events), n, err))
+		return counted{}, semel.TerminalError(fmt.Errorf("the stream has %d events after appending at %d (error: %v)", len(events), n, err))
 	}
 	return counted{n + 2}, nil
 }
@@ -332,18 +332,18 @@ func checkExpected[Tx any](ctx context.Context, s *stage[Tx]) error {
 	for _, expected := range []int64{1, 39, 41} { // the stream is at 40
 		op, err := submit(fmt.Sprint("stale-", expected), deposit{Account: "stream", Cents: expected})
 		if err != nil || op.State != semel.Failed {
-			return fmt.Errorf("appending at %d to a stream at 40: %v (%w)", expected, op, err)
+			return fmt.Errorf("appending at %d to a stream at 40: %v (error: %v)", expected, op, err)
 		}
 	}
 	return s.session(ctx, func(session semel.Session[Tx]) error {
 		events, err := session.Stream(ctx, "", "stream", 0)
 		if err != nil || len(events) != 40 {
-			return fmt.Errorf("the stream has %d events (%w), want 40", len(events), err)
+			return fmt.Errorf("the stream has %d events (error: %v), want 40", len(events), err)
 		}
 		for i, event := range events {
 			var c counted
 			if err := event.Decode(&c); err != nil || event.Version != int64(i+1) || c.N != event.Version {
-				return fmt.Errorf("event %d of the stream has version %d and number %d (%w)", i+1, event.Version, c.N, err)
+				return fmt.Errorf("event %d of the stream has version %d and number %d (error: %v)", i+1, event.Version, c.N, err)
 			}
 		}
 		return nil

@@ -23,7 +23,7 @@ func checkDeadOwner[Tx any](ctx context.Context, s *stage[Tx]) error {
 	}
 	keys, ops, err := s.take(ctx, s.claim(10))
 	if err != nil || len(keys) != 1 || keys[0] != "k" {
-		return fmt.Errorf("claimed %q (%w)", keys, err)
+		return fmt.Errorf("claimed %q (error: %v)", keys, err)
 	}
 	e, _, err := s.start(ctx, setup[Tx]{deposit: semel.HandleOptions{Lease: s.lease}})
 	if err != nil {
@@ -126,7 +126,7 @@ func checkElsewhere[Tx any](ctx context.Context, s *stage[Tx]) error {
 	defer cancel()
 	done, err := first.Await(short, op.Tenant, op.Principal, op.ID)
 	if err != nil || done.State != semel.Completed {
-		return fmt.Errorf("waiting ended with %v (%w), want %s", done, err, semel.Completed)
+		return fmt.Errorf("waiting ended with %v (error: %v), want %s", done, err, semel.Completed)
 	}
 	if short.Err() != nil {
 		return errors.New("the outcome came with the deadline only")

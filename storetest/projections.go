@@ -155,7 +155,7 @@ func checkLag[Tx any](ctx context.Context, s *stage[Tx]) error {
 	for _, key := range keys {
 		a, err := e.Submit(ctx, command(key, deposit{Account: key, Cents: 1}), semel.SubmitOptions{Wait: s.lease / 2})
 		if err != nil || a.Operation.State != semel.Executed {
-			return fmt.Errorf("%q while its projection fails: %v (%w), want %s", key, a.Operation, err, semel.Executed)
+			return fmt.Errorf("%q while its projection fails: %v (error: %v), want %s", key, a.Operation, err, semel.Executed)
 		}
 		if err := errors.Join(s.effects(ctx, key, 1), s.shows(ctx, "late", key, 0)); err != nil {
 			return err
@@ -163,7 +163,7 @@ func checkLag[Tx any](ctx context.Context, s *stage[Tx]) error {
 	}
 	open, err := s.store.Operations(ctx, semel.OperationQuery{Principal: "alice", Open: true})
 	if err != nil || len(open) != len(keys) {
-		return fmt.Errorf("%d operations are listed without an outcome (%w), want %d", len(open), err, len(keys))
+		return fmt.Errorf("%d operations are listed without an outcome (error: %v), want %d", len(open), err, len(keys))
 	}
 	lagging.Store(false)
 	for _, key := range keys {
@@ -197,7 +197,7 @@ func checkSeveral[Tx any](ctx context.Context, s *stage[Tx]) error {
 	for i := range 25 {
 		a, err := e.Submit(ctx, command(fmt.Sprint(i), deposit{Account: "a", Cents: 1}), semel.SubmitOptions{Wait: 2 * s.lease})
 		if err != nil || a.Operation.State != semel.Completed {
-			return fmt.Errorf("number %d after %s: %v (%w), want %s", i, 2*s.lease, a.Operation, err, semel.Completed)
+			return fmt.Errorf("number %d after %s: %v (error: %v), want %s", i, 2*s.lease, a.Operation, err, semel.Completed)
 		}
 		for _, name := range []string{"one", "two", "three"} {
 			if err := s.shows(ctx, name, fmt.Sprint(i), 1); err != nil {

@@ -70,13 +70,13 @@ func checkClaimLease[Tx any](ctx context.Context, s *stage[Tx]) error {
 			return fmt.Errorf("claim %d: stored and returned: %w", attempt, err)
 		}
 		if due, err := s.store.NextDue(ctx); err != nil || !due.Equal(got.DueAt) {
-			return fmt.Errorf("claim %d: next due at %s (%w), want %s", attempt, due, err, got.DueAt)
+			return fmt.Errorf("claim %d: next due at %s (error: %v), want %s", attempt, due, err, got.DueAt)
 		}
 		if err := pause(ctx, time.Until(got.DueAt)-s.lease/5); err != nil {
 			return err
 		}
 		if keys, _, err := s.take(ctx, s.claim(10)); err != nil || len(keys) > 0 {
-			return fmt.Errorf("claim %d: %q claimed before the lease ended (%w)", attempt, keys, err)
+			return fmt.Errorf("claim %d: %q claimed before the lease ended (error: %v)", attempt, keys, err)
 		}
 	}
 	return nil
@@ -101,19 +101,19 @@ func checkClaimChoice[Tx any](ctx context.Context, s *stage[Tx]) error {
 	}
 	keys, _, err := s.take(ctx, semel.Claim{Names: nil, Limit: 10, Lease: s.claim(1).Lease})
 	if err != nil || len(keys) > 0 {
-		return fmt.Errorf("without any name %q are claimed (%w)", keys, err)
+		return fmt.Errorf("without any name %q are claimed (error: %v)", keys, err)
 	}
 	for _, want := range []string{"waiting running", "third fourth", "fifth", ""} {
 		keys, _, err := s.take(ctx, s.claim(2))
 		if err != nil || strings.Join(keys, " ") != want {
-			return fmt.Errorf("claimed %q (%w), want %q", keys, err, want)
+			return fmt.Errorf("claimed %q (error: %v), want %q", keys, err, want)
 		}
 	}
 	if err := pause(ctx, time.Until(later.DueAt)+s.tick); err != nil {
 		return err
 	}
 	if keys, _, err := s.take(ctx, s.claim(2)); err != nil || !slices.Contains(keys, "later") {
-		return fmt.Errorf("claimed %q (%w), want %q among them", keys, err, "later")
+		return fmt.Errorf("claimed %q (error: %v), want %q among them", keys, err, "later")
 	}
 	return nil
 }
@@ -142,10 +142,10 @@ func checkClaimQueue[Tx any](ctx context.Context, s *stage[Tx]) error {
 	for _, want := range []string{"a1 c1 loose elsewhere", "ab", "b1 a2", ""} {
 		keys, ops, err := s.take(ctx, s.claim(100))
 		if err != nil || strings.Join(keys, " ") != want {
-			return fmt.Errorf("claimed %q (%w), want %q", keys, err, want)
+			return fmt.Errorf("claimed %q (error: %v), want %q", keys, err, want)
 		}
 		if again, _, err := s.take(ctx, s.claim(100)); err != nil || len(again) > 0 {
-			return fmt.Errorf("%q claimed while %q still run (%w)", again, keys, err)
+			return fmt.Errorf("%q claimed while %q still run (error: %v)", again, keys, err)
 		}
 		if len(ops) == 0 {
 			continue
@@ -182,7 +182,7 @@ func checkExecuted[Tx any](ctx context.Context, s *stage[Tx]) error {
 		if err := s.session(ctx, func(session semel.Session[Tx]) error {
 			got, err := session.Executed(ctx, tt.position, tt.limit)
 			if err != nil || len(got) != len(tt.want) {
-				return fmt.Errorf("%d found (%w), want %d", len(got), err, len(tt.want))
+				return fmt.Errorf("%d found (error: %v), want %d", len(got), err, len(tt.want))
 			}
 			for i := range got {
 				if err := difference(got[i], tt.want[i]); err != nil {

@@ -67,7 +67,7 @@ func checkWindow[Tx any](ctx context.Context, s *stage[Tx]) error {
 		for _, mode := range modes {
 			for _, cents := range []int64{1, 2} {
 				if _, err := send(ctx, e, "k-"+mode, deposit{Account: "a", Cents: cents, Mode: mode}); !errors.Is(err, semel.ErrKeyExpired) {
-					return fmt.Errorf("mode %q, %s after the window: error is %w, want %w", mode, time.Since(firsts[mode].ExpiresAt), err, semel.ErrKeyExpired)
+					return fmt.Errorf("mode %q, %s after the window: error is %v, want %w", mode, time.Since(firsts[mode].ExpiresAt), err, semel.ErrKeyExpired)
 				}
 			}
 		}
@@ -118,7 +118,7 @@ func checkKept[Tx any](ctx context.Context, s *stage[Tx]) error {
 		return err
 	}
 	if _, err := s.store.Operation(ctx, command("done", deposit{}).ID()); !errors.Is(err, semel.ErrKeyExpired) && !errors.Is(err, semel.ErrNotFound) {
-		return fmt.Errorf("nothing was cleaned up: error is %w", err)
+		return fmt.Errorf("nothing was cleaned up: error is %v", err)
 	}
 	for key, state := range want {
 		if _, err := s.stored(ctx, key, state); err != nil {
@@ -163,15 +163,15 @@ func checkSweep[Tx any](ctx context.Context, s *stage[Tx]) error {
 		_, err := s.store.Operation(ctx, op.ID)
 		gone := i < 30 && (i%5 == 0 || i%5 == 4)
 		if gone && !errors.Is(err, semel.ErrKeyExpired) || !gone && err != nil {
-			return fmt.Errorf("operation %d, %s: error is %w; is it to be gone: %t", i, op.State, err, gone)
+			return fmt.Errorf("operation %d, %s: error is %v; is it to be gone: %t", i, op.State, err, gone)
 		}
 	}
 	known, err := s.knows(ctx, ops[0].ID)
 	if err != nil || !known.Expired || known.Operation != nil {
-		return fmt.Errorf("looked up: expired %t (%w)", known.Expired, err)
+		return fmt.Errorf("looked up: expired %t (error: %v)", known.Expired, err)
 	}
 	if again, _, err := s.sweepAll(ctx, sweep); err != nil || again != 0 {
-		return fmt.Errorf("%d operations expire again (%w)", again, err)
+		return fmt.Errorf("%d operations expire again (error: %v)", again, err)
 	}
 	sweep.Now = at.Add(time.Hour + time.Second)
 	sweep.Youngest = start.Add(-time.Hour)
@@ -184,7 +184,7 @@ func checkSweep[Tx any](ctx context.Context, s *stage[Tx]) error {
 		}
 	}
 	if _, err := s.store.Operation(ctx, ops[0].ID); !errors.Is(err, semel.ErrNotFound) {
-		return fmt.Errorf("a tombstone past its time: error is %w, want %w", err, semel.ErrNotFound)
+		return fmt.Errorf("a tombstone past its time: error is %v, want %w", err, semel.ErrNotFound)
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ func (s *stage[Tx]) seen(ctx context.Context, key string, want int) error {
 	}
 	_, err = s.store.Operation(ctx, command(key, deposit{}).ID())
 	if found := err == nil; err != nil && !errors.Is(err, semel.ErrNotFound) || found != (want == 1) || len(ops) != want {
-		return fmt.Errorf("operation found: %t (%w), %d listed, want %d", found, err, len(ops), want)
+		return fmt.Errorf("operation found: %t (error: %v), %d listed, want %d", found, err, len(ops), want)
 	}
 	if err := s.until(ctx, "the event has a position", func() (bool, error) {
 		events, err := s.store.Events(ctx, 0, 10)
@@ -63,15 +63,15 @@ func (s *stage[Tx]) seen(ctx context.Context, key string, want int) error {
 	}
 	head, err := s.store.Head(ctx)
 	if err != nil || head != int64(want) {
-		return fmt.Errorf("the log's head is %d (%w), want %d", head, err, want)
+		return fmt.Errorf("the log's head is %d (error: %v), want %d", head, err, want)
 	}
 	followers, err := s.store.Followers(ctx)
 	if err != nil || len(followers) != want {
-		return fmt.Errorf("%d followers (%w), want %d", len(followers), err, want)
+		return fmt.Errorf("%d followers (error: %v), want %d", len(followers), err, want)
 	}
 	due, err := s.store.NextDue(ctx)
 	if err != nil || due.IsZero() != (want == 0) {
-		return fmt.Errorf("next due at %s (%w), with %d operations", due, err, want)
+		return fmt.Errorf("next due at %s (error: %v), with %d operations", due, err, want)
 	}
 	return nil
 }
@@ -126,7 +126,7 @@ func checkIsolation[Tx any](ctx context.Context, s *stage[Tx]) error {
 		}
 		known, err := session.Lookup(ctx, []semel.Lookup{{ID: command("k", deposit{}).ID()}})
 		if err != nil || known[0].Operation == nil {
-			return fmt.Errorf("the session does not see its own operation (%w)", err)
+			return fmt.Errorf("the session does not see its own operation (error: %v)", err)
 		}
 		if err := session.Commit(ctx); err != nil {
 			return err
@@ -249,7 +249,7 @@ func checkSolo[Tx any](ctx context.Context, s *stage[Tx]) error {
 		return err
 	}}})
 	if err != nil || spoiled >= 0 {
-		return fmt.Errorf("running in the solo session: spoiled %d: %w", spoiled, err)
+		return fmt.Errorf("running in the solo session: spoiled %d: %v", spoiled, err)
 	}
 	if err := solo.Commit(ctx); err != nil {
 		return err
@@ -374,7 +374,7 @@ func checkTables[Tx any](ctx context.Context, s *stage[Tx]) error {
 				return err
 			}
 			if n, err := s.QueryInt(ctx, tx, `SELECT count(*) FROM t`); err != nil || n != want {
-				return fmt.Errorf("the view on %s shows %d rows (%w), want %d", table, n, err, want)
+				return fmt.Errorf("the view on %s shows %d rows (error: %v), want %d", table, n, err, want)
 			}
 		}
 		if err := tables.Point(ctx, tx, "t", "t_1"); err != nil {
