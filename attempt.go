@@ -105,8 +105,12 @@ func (a *attempt[Tx]) commit() error {
 		}
 		a.completed.CompareAndSwap(first-1, last)
 	}
-	if len(a.log) > 0 && len(a.fused) < len(a.followers) {
-		a.wakeFollowers()
+	if len(a.log) > 0 {
+		for _, f := range a.followers {
+			if !slices.Contains(a.fused, f) {
+				f.nudge()
+			}
+		}
 	}
 	told := a.told()
 	if slices.ContainsFunc(told, func(op *Operation) bool { return op.State.Unfinished() }) {
@@ -297,7 +301,7 @@ func (a *attempt[Tx]) blame(lost error) error {
 // call must leave no trace.
 func (a *attempt[Tx]) handle(ctx context.Context, t *task[Tx], tx Tx) error {
 	u := &Unit[Tx]{Tx: tx, engine: a.Engine, session: a.session, op: t.op, correlation: t.context}
-	result, err := callSafely(withCorrelation(ctx, t.context), t, u)
+	result, err := callSafely(withHandling(ctx, &handling{t.context, a.Engine}), t, u)
 	if err == nil {
 		err = u.err
 	}

@@ -24,15 +24,31 @@ type Correlation struct {
 	CreatedAt   time.Time `json:"createdAt,omitzero"`
 }
 
-type correlationKey struct{}
-
-// CorrelationFrom returns the correlation of the operation whose handler or
-// projection was called with ctx.
-func CorrelationFrom(ctx context.Context) (Correlation, bool) {
-	c, ok := ctx.Value(correlationKey{}).(Correlation)
-	return c, ok
+// handling is what a handler's or a projection's context carries.
+type handling struct {
+	correlation Correlation
+	engine      any // whose transaction it is
 }
 
-func withCorrelation(ctx context.Context, c Correlation) context.Context {
-	return context.WithValue(ctx, correlationKey{}, c)
+type handlingKey struct{}
+
+// CorrelationFrom returns the correlation of the operation whose handler was
+// called with ctx.
+func CorrelationFrom(ctx context.Context) (Correlation, bool) {
+	h, ok := ctx.Value(handlingKey{}).(*handling)
+	if !ok {
+		return Correlation{}, false
+	}
+	return h.correlation, true
+}
+
+func withHandling(ctx context.Context, h *handling) context.Context {
+	return context.WithValue(ctx, handlingKey{}, h)
+}
+
+// within reports whether ctx is that of a handler in one of the engine's own
+// transactions.
+func within(ctx context.Context, engine any) bool {
+	h, ok := ctx.Value(handlingKey{}).(*handling)
+	return ok && h.engine == engine
 }

@@ -88,3 +88,20 @@ func TestDoRunsOnceForManyAtOnce(t *testing.T) {
 		t.Errorf("balance %d, %v", balance, err)
 	}
 }
+
+func TestAHandlerCannotWaitForItsOwnGroup(t *testing.T) {
+	ctx := t.Context()
+	store, remove := openAccounts(ctx)
+	defer remove()
+	engine := semel.New(store, nil)
+	defer run(engine)()
+	command := semel.Command{Principal: "alice", Name: "outer", Key: "1"}
+	_, _, err := semel.Do(ctx, engine, command, func(ctx context.Context, _ *semel.Unit[sqlite.Tx]) (int, error) {
+		command.Name = "inner"
+		_, _, err := semel.Do(ctx, engine, command, func(context.Context, *semel.Unit[sqlite.Tx]) (int, error) { return 0, nil })
+		return 0, err
+	})
+	if !errors.Is(err, semel.ErrInvalid) {
+		t.Errorf("a command within a handler: %v", err)
+	}
+}

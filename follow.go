@@ -139,10 +139,14 @@ func (p *projection[Tx]) applySafely(ctx context.Context, m *ReadModel[Tx], even
 
 func (e *Engine[Tx]) wakeFollowers() {
 	for _, f := range e.followers {
-		select {
-		case f.wake <- struct{}{}:
-		default:
-		}
+		f.nudge()
+	}
+}
+
+func (f *follower[Tx]) nudge() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
 	}
 }
 

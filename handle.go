@@ -24,9 +24,9 @@ const (
 	// operation fails with disposition [Unknown]; it is never called again.
 	// For effects in systems that offer neither a key nor a query.
 	AtMostOnce
-	// AtLeastOnce: the handler is called until it succeeds, and may have
-	// effects outside its transaction at every call. For effects that are
-	// harmless when repeated.
+	// AtLeastOnce: the handler is called, in a transaction of its own, until it
+	// succeeds or its attempts are used up, and may have effects outside its
+	// transaction at every call. For effects that are harmless when repeated.
 	AtLeastOnce
 )
 

@@ -45,8 +45,8 @@ type Retry struct {
 	Wait Backoff
 	// ByClass overrides Wait. A class [ClassTerminal] is never tried again.
 	ByClass map[Class]Backoff
-	// Classify says what kind of error it is; nil means by the error's type,
-	// where everything unknown is [ClassTransient].
+	// Classify says what kind of error it is. If it is nil or returns "", the
+	// error's type decides, where everything unknown is [ClassTransient].
 	Classify func(error) Class
 }
 
@@ -59,7 +59,9 @@ func (r Retry) attempts() int {
 
 func (r Retry) classify(err error) Class {
 	if r.Classify != nil {
-		return r.Classify(err)
+		if class := r.Classify(err); class != "" {
+			return class
+		}
 	}
 	return classify(err)
 }

@@ -80,6 +80,9 @@ func (e *Engine[Tx]) Submit(ctx context.Context, c Command, o SubmitOptions) (An
 }
 
 func (e *Engine[Tx]) submit(ctx context.Context, c Command, def *definition[Tx], o SubmitOptions) (Answer, error) {
+	if within(ctx, e) { // its group would wait for itself, for ever
+		return Answer{}, fmt.Errorf("%w: a handler cannot send commands to its own engine", ErrInvalid)
+	}
 	patience, cancel := ctx, context.CancelFunc(func() {})
 	if o.Wait > 0 {
 		patience, cancel = context.WithTimeout(ctx, o.Wait)
