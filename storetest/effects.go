@@ -261,7 +261,7 @@ func checkSound[Tx any](ctx context.Context, s *stage[Tx]) error {
 	}
 	modes := []string{plain, creates, quiet, refuses, rejects, fails, flaky, twice, hopeless, panics}
 	var sending sync.WaitGroup
-	failures := make([]error, 100)
+	failures := make([]error, 70)
 	for i := range failures {
 		sending.Go(func() {
 			c := command(fmt.Sprint(i), deposit{Account: fmt.Sprintf("a-%d", i%7), Cents: 1, Mode: modes[i%len(modes)]})

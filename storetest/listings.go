@@ -77,8 +77,8 @@ func checkQuery[Tx any](ctx context.Context, s *stage[Tx]) error {
 	}
 	owners := []semel.OperationQuery{{All: true}, {Principal: "alice"}, {Tenant: "t", Principal: "alice"}, {Principal: "bob"}, {Principal: "carol"}}
 	orders := []semel.OperationQuery{{}, {Open: true}, {ByAcceptance: true}}
-	bounds := []semel.OperationQuery{{}, {After: 40}, {Before: 60}, {After: 20, Before: 80, Limit: 3}, {Limit: 7}, {Limit: 1000}}
-	filters := []semel.OperationQuery{{}, {Name: "withdraw"}, {State: semel.Failed}, {State: semel.Executed}, {State: semel.Rejected, Name: "deposit"}}
+	bounds := []semel.OperationQuery{{}, {After: 40, Limit: 1000}, {Before: 60, Limit: 7}, {After: 20, Before: 80, Limit: 3}}
+	filters := []semel.OperationQuery{{}, {Name: "withdraw"}, {State: semel.Executed}, {State: semel.Failed, Name: "deposit"}}
 	for _, q := range owners {
 		for _, order := range orders {
 			for _, bound := range bounds {
