@@ -51,6 +51,7 @@ const (
 	grouped   = "by hand, 64 to a transaction"
 	plain     = "semel, plain handler"
 	projected = "semel, with a required projection"
+	overHTTP  = "semel, over HTTP"
 )
 
 // Contenders lists the ways, by hand first.
@@ -60,6 +61,7 @@ func Contenders() []Contender {
 		{Name: grouped, Batch: GroupSize, open: openHandGrouped},
 		{Name: plain, open: openSemel},
 		{Name: projected, open: openSemelProjected},
+		{Name: overHTTP, open: openHTTP},
 	}
 }
 

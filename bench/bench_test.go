@@ -17,8 +17,8 @@ func TestEveryContenderWorks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(measures) != 7 {
-		t.Errorf("%d measures, want 7", len(measures))
+	if len(measures) != 9 {
+		t.Errorf("%d measures, want 9", len(measures))
 	}
 	for _, m := range measures {
 		t.Logf("%-35s %3d callers %8.0f/s p50 %v p99 %v, %.2f flushes and %.0f allocations each",

@@ -1,7 +1,7 @@
 package bench
 
 // A Ratio is what a figure is held to: Semel's speed over that of the code
-// written by hand.
+// written by hand, or over HTTP over that in process.
 type Ratio struct {
 	What  string
 	Value float64
@@ -22,16 +22,18 @@ func Ratios(measures []Measure) []Ratio {
 	var ratios []Ratio
 	for _, r := range []struct {
 		what    string
+		ours    string
 		callers int
 		against string
 		waiting int
 		bar     float64
 	}{
-		{"of one transaction per operation by hand, 64 waiting callers", 64, byHand, 64, 4},
-		{"of the same statements by hand, 64 to a transaction, nobody waiting", 64, grouped, 1, 0.75},
-		{"of one transaction per operation by hand, 1 caller", 1, byHand, 1, 0.9},
+		{"one transaction per operation by hand, 64 waiting callers", plain, 64, byHand, 64, 4},
+		{"the same statements by hand, 64 to a transaction, nobody waiting", plain, 64, grouped, 1, 0.75},
+		{"one transaction per operation by hand, 1 caller", plain, 1, byHand, 1, 0.9},
+		{"the engine in process, when over HTTP, 64 callers", overHTTP, 64, plain, 64, 0.6},
 	} {
-		if ours, theirs := speed(plain, r.callers), speed(r.against, r.waiting); ours > 0 && theirs > 0 {
+		if ours, theirs := speed(r.ours, r.callers), speed(r.against, r.waiting); ours > 0 && theirs > 0 {
 			ratios = append(ratios, Ratio{r.what, ours / theirs, r.bar})
 		}
 	}

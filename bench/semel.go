@@ -76,10 +76,11 @@ func openSemelProjected(ctx context.Context, dir string) (*entry, error) {
 	})
 }
 
-func open(ctx context.Context, dir string, register func(*semel.Engine[sqlite.Tx])) (*entry, error) {
+// openEngine starts an engine on a fresh file, and returns how to stop it.
+func openEngine(ctx context.Context, dir string, register func(*semel.Engine[sqlite.Tx])) (*semel.Engine[sqlite.Tx], func() error, error) {
 	store, err := sqlite.Open(ctx, filepath.Join(dir, "semel.db"), nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	err = store.Update(ctx, func(ctx context.Context, tx sqlite.Tx) error {
 		for _, statement := range []string{
@@ -95,7 +96,7 @@ func open(ctx context.Context, dir string, register func(*semel.Engine[sqlite.Tx
 		return nil
 	})
 	if err != nil {
-		return nil, errors.Join(err, store.Close())
+		return nil, nil, errors.Join(err, store.Close())
 	}
 	engine := semel.New(store, nil)
 	semel.Handle(engine, "withdraw", handleWithdraw, nil)
@@ -105,6 +106,17 @@ func open(ctx context.Context, dir string, register func(*semel.Engine[sqlite.Tx
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan error, 1)
 	go func() { ended <- engine.Run(running) }()
+	return engine, func() error {
+		stop()
+		return errors.Join(<-ended, store.Close())
+	}, nil
+}
+
+func open(ctx context.Context, dir string, register func(*semel.Engine[sqlite.Tx])) (*entry, error) {
+	engine, stop, err := openEngine(ctx, dir, register)
+	if err != nil {
+		return nil, err
+	}
 	return &entry{
 		do: func(ctx context.Context, _ int) error {
 			body, err := json.Marshal(withdraw{Account: account(mathrand.Uint32()), Cents: 1})
@@ -118,9 +130,6 @@ func open(ctx context.Context, dir string, register func(*semel.Engine[sqlite.Tx
 			return err
 		},
 		commits: func() int64 { return engine.Stats().Commits },
-		close: func() error {
-			stop()
-			return errors.Join(<-ended, store.Close())
-		},
+		close:   stop,
 	}, nil
 }

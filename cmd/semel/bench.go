@@ -57,7 +57,7 @@ func printMeasures(w io.Writer, measures []bench.Measure) error {
 	}
 	fmt.Fprintln(w)
 	for _, r := range bench.Ratios(measures) {
-		fmt.Fprintf(w, "%5.2f ×  %s (bar: %.2f)\n", r.Value, r.What, r.Bar)
+		fmt.Fprintf(w, "%6.2f × %s (bar: %.2f)\n", r.Value, r.What, r.Bar)
 	}
 	return nil
 }
