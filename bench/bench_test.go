@@ -29,6 +29,17 @@ func TestEveryContenderWorks(t *testing.T) {
 	}
 }
 
+func TestPushWorks(t *testing.T) {
+	p, err := MeasurePush(t.Context(), 20, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v", p)
+	if p.Streams <= 0 || p.Sockets <= 0 || p.P99 < p.P50 {
+		t.Errorf("impossible measure %+v", p)
+	}
+}
+
 func BenchmarkOperation(b *testing.B) {
 	for _, c := range Contenders() {
 		for _, callers := range []int{1, 8, 64, 256} {

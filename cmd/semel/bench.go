@@ -13,6 +13,7 @@ import (
 
 func newBench() *cobra.Command {
 	var o bench.Options
+	var idle int
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure Semel beside the same work written by hand",
@@ -36,13 +37,30 @@ mostly its disk's: each transaction waits for a flush.`,
 			if err != nil {
 				return err
 			}
-			return printMeasures(cmd.OutOrStdout(), measures)
+			if err := printMeasures(cmd.OutOrStdout(), measures); err != nil || idle == 0 {
+				return err
+			}
+			push, err := bench.MeasurePush(cmd.Context(), idle, 1000)
+			if err != nil {
+				return err
+			}
+			return printPush(cmd.OutOrStdout(), push)
 		},
 	}
 	cmd.Flags().IntSliceVar(&o.Callers, "callers", []int{1, 8, 64, 256}, "how many callers wait at once")
 	cmd.Flags().IntVar(&o.Runs, "runs", 5, "runs of each, the median of which counts")
 	cmd.Flags().DurationVar(&o.For, "for", time.Second, "how long each run takes")
+	cmd.Flags().IntVar(&idle, "idle", 0, "also open this many idle streams and sockets (each takes two of the\nprocess's file descriptors), and measure how soon users are told")
 	return cmd
+}
+
+func printPush(w io.Writer, p bench.Push) error {
+	_, err := fmt.Fprintf(w, `
+%d idle connections: %.1f kB for a stream, %.1f kB for a WebSocket (bar: 40 kB)
+at %.0f operations a second a connected user is told %v after the answer, %v at p99 (bar: 20 ms)
+`, p.Connections, float64(p.Streams)/1000, float64(p.Sockets)/1000, p.PerSecond,
+		p.P50.Round(10*time.Microsecond), p.P99.Round(10*time.Microsecond))
+	return err
 }
 
 func printMeasures(w io.Writer, measures []bench.Measure) error {
