@@ -80,7 +80,8 @@ type Ledger interface {
 	Now() time.Time
 	// Lookup answers, in the order asked, what is known of each id.
 	Lookup(ctx context.Context, keys []Lookup) ([]Known, error)
-	// Insert stores new operations, assigns their Seq in the order given and,
+	// Insert stores new operations, assigns their Seq in the order given (it
+	// only grows, also after the store is opened anew) and,
 	// for those that hold, their places in their subjects' queues. It returns
 	// [ErrFenced] if another session has stored one of them since Lookup.
 	Insert(ctx context.Context, ops []*Operation) error
@@ -89,11 +90,12 @@ type Ledger interface {
 	// of their queues. It reports for each whether it was stored.
 	Update(ctx context.Context, changes []Change) (stored []bool, err error)
 	// Claim moves due operations to [Running]: epoch and attempts raised by
-	// one, due again at the end of the lease. Of each subject only the oldest
-	// operation that holds is claimed.
+	// one, due again at the end of the lease. Oldest Seq first. Of each subject
+	// only the oldest operation that holds is claimed; one that does not hold,
+	// such as a replayed dead letter, waits for nobody.
 	Claim(ctx context.Context, c Claim) ([]*Operation, error)
-	// Append adds events to the log, in order. A version that is taken gives
-	// [ErrVersionConflict].
+	// Append adds events to the log, in order, all of them or none. A version
+	// that is taken gives [ErrVersionConflict].
 	Append(ctx context.Context, events []*Event) error
 	// Stream returns the versioned events of a subject after a version, those
 	// appended in this session included.
@@ -168,7 +170,7 @@ type OperationQuery struct {
 	Principal string
 	All       bool
 
-	// Open selects operations without an outcome, oldest first.
+	// Open selects operations without an outcome; they are ordered by Seq.
 	Open bool
 	// ByAcceptance orders by Seq instead of DonePosition.
 	ByAcceptance bool
