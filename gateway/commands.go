@@ -6,6 +6,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -132,11 +133,16 @@ func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request) ([]byte, erro
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	var tooLarge *http.MaxBytesError
 	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		w.Header().Set("Connection", "close") // or the server would wait for the rest
+		return nil, refusal(requestTimeout, "after %v only %d bytes of the body have come", g.options.MaxUpload, len(body))
 	case errors.As(err, &tooLarge):
 		return nil, refusal(payloadTooLarge, "the body is longer than the %d bytes that are taken", most)
 	case err != nil:
 		return nil, refusal(malformedBody, "the body ends early, after %d bytes", len(body))
-	case len(body) == 0:
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // it would end the wait for the outcome
+	if len(body) == 0 {
 		return []byte("{}"), nil
 	}
 	return body, nil

@@ -265,7 +265,7 @@ const rare = "header #/components/responses/accepted X-Resource"
 func TestContract(t *testing.T) {
 	t.Parallel()
 	options := func(o *gateway.Options, _ *semel.Options) {
-		o.MaxBody, o.MaxHeader, o.Wait = 200, 2000, 20*time.Second
+		o.MaxBody, o.MaxHeader, o.Wait, o.MaxUpload = 200, 2000, 20*time.Second, time.Second
 		o.Recheck = func(_ context.Context, who gateway.Identity) error {
 			if who.Principal == "mallory" {
 				return fmt.Errorf("no")
@@ -361,9 +361,32 @@ func (c *contract) tryCommands(method string) {
 	send("alice", "deposit", "k", valid, append(all("k"), "Content-Type: text/plain")...)
 	send("alice", "deposit", "created", valid, all("created")...)
 	send("alice", "deposit", "k", valid, append(all("k"), "X-Correlation-ID: "+strings.Repeat("x", 2000))...)
+	c.trySlow(method, "/commands/deposit"+map[string]string{"PUT": "/slow"}[method], all("slow")...)
 	send("alice", "deposit", "expired", account)
 	b.expire()
 	send("alice", "deposit", "expired", account, all("expired")...)
+}
+
+// trySlow sends a body that never comes.
+func (c *contract) trySlow(method, path string, headers ...string) {
+	c.t.Helper()
+	if method == "PUT" { // the key is in the path
+		headers = []string{"Repeatability-First-Sent: " + time.Now().UTC().Format(http.TimeFormat)}
+	}
+	body, never := io.Pipe()
+	defer never.Close()
+	r := c.bank.request(c.t.Context(), "alice", method, path, append([]string{"x"}, headers...)...)
+	r.Body, r.ContentLength, r.GetBody = body, -1, nil
+	response, err := c.bank.client.Do(r)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.check(method, path, answer{response.StatusCode, response.Header, string(text)})
 }
 
 // expire lets all deduplication windows pass.

@@ -58,6 +58,9 @@ type Options struct {
 
 	MaxBody   int64 // most bytes of a command's body; 0 means 64 KiB
 	MaxHeader int   // most bytes of all headers, each counted with 32 more; 0 means 16 KiB
+	// MaxUpload is how long a body may take to arrive; 0 means 30 s. How long
+	// headers may take is for [http.Server].ReadHeaderTimeout to say.
+	MaxUpload time.Duration
 
 	// Prefix is the path under which clients see the gateway. Empty means that
 	// it is at the root or behind [http.StripPrefix], which shows by itself;
@@ -140,6 +143,7 @@ func withDefaults(o Options) Options {
 	setDuration(&o.MaxWait, 60*time.Second)
 	setDuration(&o.Heartbeat, 15*time.Second)
 	setDuration(&o.Stall, 10*time.Second)
+	setDuration(&o.MaxUpload, 30*time.Second)
 	setDuration(&o.Reauthorize, time.Minute)
 	setDuration(&o.Window, 7*24*time.Hour)
 	if o.MaxBody == 0 {
@@ -181,6 +185,11 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
+	if r.ContentLength != 0 {
+		// Also for what is refused: the server reads some of a body before it
+		// answers. Where it is not supported, the server's own limit holds.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(g.options.MaxUpload))
+	}
 	if size := headerSize(r.Header); size > g.options.MaxHeader {
 		g.refuse(w, r, refusal(headersTooLarge, "the headers count %d bytes; at most %d are taken", size, g.options.MaxHeader))
 		return

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -275,4 +276,16 @@ func TestContentType(t *testing.T) {
 			t.Errorf("checkContentType(%q) = %v, want taken: %v", tt.lines, err, tt.taken)
 		}
 	}
+}
+
+func FuzzFirstSent(f *testing.F) {
+	f.Add("Tue, 15 Nov 1994 08:12:31 GMT")
+	f.Add("Tue, 15 Nov 1994 08:12:31 gmt")
+	f.Add("")
+	f.Fuzz(func(t *testing.T, text string) {
+		sent, given, err := parseFirstSent(http.Header{"Repeatability-First-Sent": {text}})
+		if given == (err != nil) || given && sent.Format(http.TimeFormat) != text {
+			t.Errorf("parseFirstSent(%q) = %v, %v, %v", text, sent, given, err)
+		}
+	})
 }

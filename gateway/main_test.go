@@ -95,6 +95,7 @@ func open(t *testing.T, change func(*gateway.Options, *semel.Options)) *bank {
 	}
 	b.engine = semel.New(store, engineOptions)
 	b.handle()
+	b.handleSecrets()
 	b.gateway = gateway.New(b.engine, options)
 	b.run()
 	server := httptest.NewServer(b.gateway)
@@ -173,6 +174,9 @@ func (b *bank) handle() {
 	}, nil)
 	semel.Handle(b.engine, "text", func(_ context.Context, _ *semel.Unit[sqlite.Tx], c struct{ Size int }) (string, error) {
 		return strings.Repeat("x", c.Size), nil
+	}, nil)
+	semel.Handle(b.engine, "complain", func(_ context.Context, _ *semel.Unit[sqlite.Tx], c struct{ Size int }) (string, error) {
+		return "", semel.Reject("complaint", "%s", strings.Repeat("x", c.Size))
 	}, nil)
 	semel.Handle(b.engine, "hold", func(ctx context.Context, _ *semel.Unit[sqlite.Tx], h hold) (string, error) {
 		select {

@@ -36,6 +36,7 @@ const (
 	unsupportedMediaType = "unsupported-media-type"
 	payloadTooLarge      = "payload-too-large"
 	headersTooLarge      = "headers-too-large"
+	requestTimeout       = "request-timeout"
 	unknownCommand       = "unknown-command"
 	operationNotFound    = "operation-not-found"
 	unauthorized         = "unauthorized"
@@ -63,6 +64,7 @@ var problemKinds = []ProblemKind{
 	{unsupportedMediaType, http.StatusUnsupportedMediaType, "Unsupported media type"},
 	{payloadTooLarge, http.StatusRequestEntityTooLarge, "Payload too large"},
 	{headersTooLarge, http.StatusRequestHeaderFieldsTooLarge, "Headers too large"},
+	{requestTimeout, http.StatusRequestTimeout, "Request timeout"},
 	{unknownCommand, http.StatusNotFound, "Unknown command"},
 	{operationNotFound, http.StatusNotFound, "Operation not found"},
 	{unauthorized, http.StatusUnauthorized, "Unauthorized"},

@@ -148,8 +148,15 @@ func TestResyncWhenTooOld(t *testing.T) {
 	}
 }
 
-// sweep cleans up as it would be done in a while.
+// sweep cleans up as it would be done in a while, and finds something.
 func (b *bank) sweep(in time.Duration) {
+	b.t.Helper()
+	if swept := b.sweepAt(in); swept.Expired == 0 {
+		b.t.Fatalf("swept %+v", swept)
+	}
+}
+
+func (b *bank) sweepAt(in time.Duration) semel.Swept {
 	b.t.Helper()
 	session, err := b.store.Begin(b.t.Context(), false)
 	if err != nil {
@@ -158,12 +165,13 @@ func (b *bank) sweep(in time.Duration) {
 	defer session.Rollback()
 	now := time.Now().Add(in)
 	swept, err := session.Sweep(b.t.Context(), semel.Sweep{Now: now, Youngest: now, Limit: 100, Tombstone: time.Hour})
-	if err != nil || swept.Expired == 0 {
-		b.t.Fatalf("swept %+v, %v", swept, err)
+	if err != nil {
+		b.t.Fatal(err)
 	}
 	if err := session.Commit(b.t.Context()); err != nil {
 		b.t.Fatal(err)
 	}
+	return swept
 }
 
 func TestHeartbeat(t *testing.T) {
