@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -39,6 +40,9 @@ func newDriver(t *testing.T, name string, l launch) *driver {
 	t.Cleanup(func() {
 		if d.server != nil {
 			d.server.kill()
+		}
+		if said, err := os.ReadFile(l.log); err == nil && t.Failed() {
+			t.Logf("the program's last words:\n%s", said[max(0, len(said)-4000):])
 		}
 	})
 	return d
