@@ -10,6 +10,8 @@ import (
 	"github.com/semel-dev/semel"
 )
 
+const lookupTombstone = `SELECT id FROM semel_tombstones WHERE id = ?`
+
 // Operation implements [semel.Store].
 func (s *Store) Operation(ctx context.Context, id semel.ID) (op *semel.Operation, err error) {
 	var expired bool
@@ -22,7 +24,7 @@ func (s *Store) Operation(ctx context.Context, id semel.ID) (op *semel.Operation
 			return err
 		}
 		// Read after the operation: a sweep between the two leaves a tombstone.
-		return c.query(lookupTombstones[1], func([]driver.Value) error { expired = true; return nil }, id[:])
+		return c.query(lookupTombstone, func([]driver.Value) error { expired = true; return nil }, id[:])
 	})
 	switch {
 	case err != nil:
@@ -121,7 +123,7 @@ func (s *Store) NextDue(ctx context.Context) (due time.Time, err error) {
 	return due, nil
 }
 
-const countBacklog = `SELECT tenant, count(*) FROM semel_operations WHERE ` + unfinished + ` GROUP BY tenant`
+const countBacklog = `SELECT tenant, count(*) FROM semel_operations WHERE ` + undecided + ` AND ` + unfinished + ` GROUP BY tenant`
 
 // Backlog implements [semel.Store].
 func (s *Store) Backlog(ctx context.Context) (tenants map[string]int, err error) {

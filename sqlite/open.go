@@ -49,6 +49,7 @@ type Store struct {
 	// What the last commit left, guarded by the writer's mutex. stale is set
 	// when that is not known.
 	seq, position int64
+	queued        int64 // rows of semel_queue
 	stale         bool
 }
 
@@ -197,7 +198,11 @@ func (s *Store) count() error {
 	if err != nil {
 		return fmt.Errorf("sqlite: reading the last position: %w", err)
 	}
-	s.seq, s.position, s.stale = seq, position, false
+	queued, err := s.writer.integer(`SELECT count(*) FROM semel_queue`)
+	if err != nil {
+		return fmt.Errorf("sqlite: counting who waits: %w", err)
+	}
+	s.seq, s.position, s.queued, s.stale = seq, position, queued, false
 	return nil
 }
 

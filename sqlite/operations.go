@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -108,10 +109,11 @@ func (s *session) enqueue(o *semel.Operation) error {
 		return nil
 	}
 	for _, subject := range o.Subjects {
-		_, err := s.c.exec(`INSERT OR IGNORE INTO semel_queue (tenant, subject, seq) VALUES (?, ?, ?)`, o.Tenant, subject, o.Seq)
+		added, err := s.c.exec(`INSERT OR IGNORE INTO semel_queue (tenant, subject, seq) VALUES (?, ?, ?)`, o.Tenant, subject, o.Seq)
 		if err != nil {
 			return fmt.Errorf("sqlite: queueing operation %s behind %q: %w", o.ID, subject, err)
 		}
+		s.queued += added
 	}
 	return nil
 }
@@ -155,9 +157,11 @@ func (s *session) Update(ctx context.Context, changes []semel.Change) (stored []
 func (s *session) requeue(o *semel.Operation, from semel.State, seq int64) error {
 	switch {
 	case !o.Holds:
-		if _, err := s.c.exec(`DELETE FROM semel_queue WHERE seq = ?`, seq); err != nil {
+		removed, err := s.c.exec(`DELETE FROM semel_queue WHERE seq = ?`, seq)
+		if err != nil {
 			return fmt.Errorf("sqlite: taking operation %s out of its queues: %w", o.ID, err)
 		}
+		s.queued -= removed
 	case from == semel.Failed:
 		back := *o
 		back.Seq = seq
@@ -170,15 +174,22 @@ func (s *session) requeue(o *semel.Operation, from semel.State, seq int64) error
 // of two, so that few texts have to be prepared.
 const most = 128
 
+// Whether there is anything is asked of the indexes alone, and in one statement:
+// most commands are new, and reading no row of many columns costs the driver as
+// much as reading one.
 var (
-	lookupOperations = lists(`SELECT ` + operationColumns + ` FROM semel_operations`)
-	lookupTombstones = lists(`SELECT id FROM semel_tombstones`)
+	lookupIDs        = lists(`SELECT id, 0 FROM semel_operations WHERE id IN %[1]s UNION ALL SELECT id, 1 FROM semel_tombstones WHERE id IN %[1]s`)
+	lookupOperations = lists(`SELECT ` + operationColumns + ` FROM semel_operations WHERE id IN %[1]s`)
 )
 
 func lists(query string) (texts map[int]string) {
 	texts = make(map[int]string)
 	for n := 1; n <= most; n *= 2 {
-		texts[n] = query + ` WHERE id IN (` + strings.TrimSuffix(strings.Repeat("?,", n), ",") + `)`
+		places := make([]string, n)
+		for i := range places {
+			places[i] = "?" + strconv.Itoa(i+1)
+		}
+		texts[n] = fmt.Sprintf(query, "("+strings.Join(places, ",")+")")
 	}
 	return texts
 }
@@ -204,27 +215,28 @@ func (s *session) Lookup(ctx context.Context, keys []semel.Lookup) ([]semel.Know
 	return known, nil
 }
 
-// lookup fills in operations and tombstones. Most of the time there are none,
-// and no map is made.
+// lookup fills in operations and tombstones.
 func (s *session) lookup(keys []semel.Lookup, known []semel.Known) error {
-	var found map[semel.ID]*semel.Operation
-	err := s.listed(lookupOperations, keys, func(v []driver.Value) error {
-		if found == nil {
-			found = make(map[semel.ID]*semel.Operation)
-		}
-		o := scanOperation(v)
-		found[o.ID] = o
-		return nil
-	})
-	if err != nil {
-		return err
-	}
 	var expired map[semel.ID]bool
-	err = s.listed(lookupTombstones, keys, func(v []driver.Value) error {
+	stored := false
+	err := s.listed(lookupIDs, keys, func(v []driver.Value) error {
+		if intOf(v[1]) == 0 {
+			stored = true
+			return nil
+		}
 		if expired == nil {
 			expired = make(map[semel.ID]bool)
 		}
 		expired[semel.ID(bytesOf(v[0]))] = true
+		return nil
+	})
+	if err != nil || !stored && expired == nil {
+		return err
+	}
+	found := make(map[semel.ID]*semel.Operation)
+	err = s.listed(lookupOperations, keys, func(v []driver.Value) error {
+		o := scanOperation(v)
+		found[o.ID] = o
 		return nil
 	})
 	if err != nil {
@@ -257,9 +269,8 @@ func (s *session) listed(texts map[int]string, keys []semel.Lookup, each func([]
 const lookupQueue = `SELECT 1 FROM semel_queue WHERE tenant = ? AND subject = ? AND seq < ? LIMIT 1`
 
 func (s *session) markBehind(keys []semel.Lookup, known []semel.Known) error {
-	queued, err := s.c.integer(`SELECT 1 FROM semel_queue LIMIT 1`)
-	if err != nil || queued == 0 {
-		return err
+	if s.queued == 0 {
+		return nil
 	}
 	for i, key := range keys {
 		before := int64(math.MaxInt64)

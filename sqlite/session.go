@@ -26,8 +26,8 @@ type session struct {
 	// lost is set when SQLite itself has ended the transaction. Guarded by
 	// the connection's mutex, as are the counters, which become the store's
 	// at commit.
-	lost          error
-	seq, position int64
+	lost                  error
+	seq, position, queued int64
 	// wrote is set when the engine has written since the member at work began:
 	// a handler's events are appended within its call.
 	wrote bool
@@ -85,7 +85,7 @@ func (s *session) open() error {
 			return err
 		}
 	}
-	s.seq, s.position = s.store.seq, s.store.position
+	s.seq, s.position, s.queued = s.store.seq, s.store.position, s.store.queued
 	return nil
 }
 
@@ -207,7 +207,7 @@ func (s *session) commit() error {
 		s.store.stale = true // it may have happened all the same
 		return fmt.Errorf("sqlite: commit: %w", err)
 	}
-	s.store.seq, s.store.position = s.seq, s.position
+	s.store.seq, s.store.position, s.store.queued = s.seq, s.position, s.queued
 	return nil
 }
 
