@@ -16,10 +16,7 @@ import (
 
 	"github.com/semel-dev/semel"
 	"github.com/semel-dev/semel/client"
-	"github.com/semel-dev/semel/internal/leak"
 )
-
-func TestMain(m *testing.M) { leak.Main(m) }
 
 // A wire is a network in memory: real HTTP over it runs in a bubble of
 // virtual time.

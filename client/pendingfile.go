@@ -60,10 +60,13 @@ type PendingFile struct {
 	// kept beside it under the name in Saved.
 	Damage []Damage
 	Saved  string
+	// Path is where the file is, with links followed.
+	Path string
+	// Server is the base URL of the server that the file's commands are for; ""
+	// until the first client has it.
+	Server string
 
-	path    string
 	options PendingOptions
-	server  string   // base URL it was written for; "" until a client takes it
 	found   []record // until a client takes them
 	taken   atomic.Bool
 
@@ -119,15 +122,15 @@ var ErrPendingFull = errors.New("client: the pending store is full")
 // OpenPending opens the file, or makes it if it is not there, and reads what
 // is pending. A torn end, as a crash leaves it, is cut off.
 func OpenPending(path string, o *PendingOptions) (*PendingFile, error) {
-	f := &PendingFile{path: path, sync: (*os.File).Sync, lives: make(map[string]*life)}
+	f := &PendingFile{Path: path, sync: (*os.File).Sync, lives: make(map[string]*life)}
 	if o != nil {
 		f.options = *o
 	}
 	f.options.complete()
 	if target, err := filepath.EvalSymlinks(path); err == nil {
-		f.path = target // a rewrite must replace the file and not the link
+		f.Path = target // a rewrite must replace the file and not the link
 	}
-	file, err := openLocked(f.path)
+	file, err := openLocked(f.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -191,12 +194,12 @@ func lock(file *os.File) error {
 // recover reads the file and mends it.
 func (f *PendingFile) recover() error {
 	// What a crash left of a rewrite. It is ours: the lock is held.
-	if err := os.Remove(f.path + rewriteSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(f.Path + rewriteSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("client: removing an unfinished rewrite: %w", err)
 	}
 	data, err := io.ReadAll(f.file)
 	if err != nil {
-		return fmt.Errorf("client: reading pending file %q: %w", f.path, err)
+		return fmt.Errorf("client: reading pending file %q: %w", f.Path, err)
 	}
 	at, sound := int64(0), 0
 	var newer int
@@ -208,7 +211,7 @@ func (f *PendingFile) recover() error {
 		size := int64(headSize + len(payload))
 		at, sound = offset+size, sound+1
 		if r.Type == typeFile {
-			f.server, newer = r.Server, max(newer, r.Version)
+			f.Server, newer = r.Server, max(newer, r.Version)
 			return nil
 		}
 		if err := f.place(placed{*r, offset, size}); err != nil {
@@ -219,12 +222,11 @@ func (f *PendingFile) recover() error {
 	})
 	switch {
 	case newer > fileVersion:
-		return fmt.Errorf("client: pending file %q has version %d; this program reads up to %d", f.path, newer, fileVersion)
-	case sound == 0 && !(len(f.Damage) == 0 || f.Damage[0].Torn && len(data) < 4096):
-		return fmt.Errorf("client: %q is not a pending file: there is no record in it", f.path)
+		return fmt.Errorf("client: pending file %q has version %d; this program reads up to %d", f.Path, newer, fileVersion)
+	case len(data) == 0:
+		return f.rewrite() // which writes the first record, and all of it or nothing
 	case sound == 0:
-		f.Damage = nil // the very first write was cut off
-		return f.rewrite()
+		return fmt.Errorf("client: %q is not a pending file: there is no record in it", f.Path)
 	}
 	return f.mend(at, int64(len(data)))
 }
@@ -245,8 +247,8 @@ func (f *PendingFile) mend(end, size int64) error {
 		}
 		return nil
 	}
-	f.Saved = fmt.Sprintf("%s.damaged-%s", f.path, time.Now().UTC().Format("20060102T150405.000000000"))
-	if err := os.Link(f.path, f.Saved); err != nil {
+	f.Saved = fmt.Sprintf("%s.damaged-%s", f.Path, time.Now().UTC().Format("20060102T150405.000000000"))
+	if err := os.Link(f.Path, f.Saved); err != nil {
 		return fmt.Errorf("client: keeping the damaged pending file: %w", err)
 	}
 	return f.rewrite()
@@ -334,7 +336,7 @@ func (f *PendingFile) append(r record) error {
 func (f *PendingFile) usable() error {
 	switch {
 	case f.closed:
-		return fmt.Errorf("client: pending file %q: %w", f.path, os.ErrClosed)
+		return fmt.Errorf("client: pending file %q: %w", f.Path, os.ErrClosed)
 	case f.broken != nil:
 		return f.broken
 	}
@@ -369,7 +371,7 @@ func (f *PendingFile) write() {
 func (f *PendingFile) commit(b *batch) (broken, err error) {
 	crashpoint.Here(pointBeforeWrite)
 	if _, err := f.file.WriteAt(b.data, f.size); err != nil {
-		err = fmt.Errorf("client: storing in pending file %q: %w", f.path, err)
+		err = fmt.Errorf("client: storing in pending file %q: %w", f.Path, err)
 		if undo := f.cut(); undo != nil {
 			err = fmt.Errorf("%w; and it cannot be taken back: %w", err, undo)
 			return err, err
@@ -380,14 +382,14 @@ func (f *PendingFile) commit(b *batch) (broken, err error) {
 	if err := f.sync(f.file); err != nil {
 		// What a failed fsync has written is not known, and a second one would
 		// not tell. Taking it back is the best that can be done.
-		err = fmt.Errorf("client: storing in pending file %q, which has to be opened again: %w", f.path, err)
+		err = fmt.Errorf("client: storing in pending file %q, which has to be opened again: %w", f.Path, err)
 		return err, errors.Join(err, f.file.Truncate(f.size))
 	}
 	crashpoint.Here(pointAfterSync)
 	for _, p := range b.records {
 		p.at += f.size
 		if err := f.place(p); err != nil {
-			f.options.Logger.Error("a record makes no sense", slog.String("file", f.path), slog.Any("error", err))
+			f.options.Logger.Error("a record makes no sense", slog.String("file", f.Path), slog.Any("error", err))
 		}
 	}
 	f.size += int64(len(b.data))
@@ -397,13 +399,13 @@ func (f *PendingFile) commit(b *batch) (broken, err error) {
 // take gives what was found to a client of the server at base.
 func (f *PendingFile) take(base string) ([]record, error) {
 	if !f.taken.CompareAndSwap(false, true) {
-		return nil, fmt.Errorf("client: pending file %q has a client already", f.path)
+		return nil, fmt.Errorf("client: pending file %q has a client already", f.Path)
 	}
-	if f.server != base {
-		if f.server != "" && !f.options.Moved {
-			return nil, fmt.Errorf("client: pending file %q holds commands for %s and not for %s", f.path, f.server, base)
+	if f.Server != base {
+		if f.Server != "" && !f.options.Moved {
+			return nil, fmt.Errorf("client: pending file %q holds commands for %s and not for %s", f.Path, f.Server, base)
 		}
-		f.server = base
+		f.Server = base
 		if err := f.rewrite(); err != nil {
 			return nil, err
 		}
@@ -412,10 +414,6 @@ func (f *PendingFile) take(base string) ([]record, error) {
 	f.found = nil
 	return found, nil
 }
-
-// Server returns the base URL of the server that the file's commands are for;
-// "" if no client had it yet.
-func (f *PendingFile) Server() string { return f.server }
 
 // Close closes the file. Whoever waits for a record to be stored is let go
 // first.

@@ -35,7 +35,7 @@ func (f *PendingFile) tidy() (broken error) {
 	f.tried = 0
 	if err != nil {
 		f.tried = f.size
-		f.options.Logger.Warn("the pending file grows on", slog.String("file", f.path), slog.Any("error", err))
+		f.options.Logger.Warn("the pending file grows on", slog.String("file", f.Path), slog.Any("error", err))
 	}
 	return nil
 }
@@ -48,10 +48,10 @@ func (e *lostError) Unwrap() error { return e.error }
 // rewrite puts a file in the old one's place that has only what still says
 // something. A crash at any moment leaves one of the two, whole.
 func (f *PendingFile) rewrite() error {
-	name := f.path + rewriteSuffix
+	name := f.Path + rewriteSuffix
 	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return fmt.Errorf("client: rewriting pending file %q: %w", f.path, err)
+		return fmt.Errorf("client: rewriting pending file %q: %w", f.Path, err)
 	}
 	// Locked before it has the name: nobody can come between.
 	kept, err := f.copyTo(file)
@@ -63,17 +63,17 @@ func (f *PendingFile) rewrite() error {
 	}
 	if err == nil {
 		crashpoint.Here(pointBeforeRename)
-		err = os.Rename(name, f.path)
+		err = os.Rename(name, f.Path)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("client: rewriting pending file %q: %w", f.path, err), file.Close(), os.Remove(name))
+		return errors.Join(fmt.Errorf("client: rewriting pending file %q: %w", f.Path, err), file.Close(), os.Remove(name))
 	}
 	crashpoint.Here(pointAfterRename)
 	old := f.file
 	f.file, f.size, f.lives, f.order = file, kept.size, kept.lives, kept.order
 	f.live.Store(kept.live)
-	if err := errors.Join(old.Close(), syncDirectory(filepath.Dir(f.path))); err != nil {
-		return &lostError{fmt.Errorf("client: rewriting pending file %q, which has to be opened again: %w", f.path, err)}
+	if err := errors.Join(old.Close(), syncDirectory(filepath.Dir(f.Path))); err != nil {
+		return &lostError{fmt.Errorf("client: rewriting pending file %q, which has to be opened again: %w", f.Path, err)}
 	}
 	return nil
 }
@@ -88,7 +88,7 @@ type copied struct {
 // copyTo writes what is to be kept, and returns where it then is.
 func (f *PendingFile) copyTo(file *os.File) (copied, error) {
 	kept := copied{lives: make(map[string]*life, len(f.lives))}
-	head := record{Type: typeFile, At: time.Now().UTC(), Format: fileFormat, Version: fileVersion, Server: f.server}
+	head := record{Type: typeFile, At: time.Now().UTC(), Format: fileFormat, Version: fileVersion, Server: f.Server}
 	payload, err := head.encode()
 	if err != nil {
 		return kept, err

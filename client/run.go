@@ -219,6 +219,7 @@ func (c *Client) settle(e *entry, s *sending, err error) {
 	var e1 *Error
 	if err != nil {
 		e1 = lastError(err)
+		e1.Command, e1.Key, e1.Count = e.name, e.key, max(e1.Count, 1)
 	}
 	switch {
 	case err == nil && s.reply.Done:
