@@ -42,6 +42,8 @@ var importRules = []importRule{
 		"HTTP in: it must work with every store, so it knows none; WebSocket is the one protocol that net/http lacks"},
 	{"client/…/", []string{std, ".", "internal"},
 		"HTTP out: a caller must not link a server or a store"},
+	{"idempotency/…/", []string{std, ".", "internal"},
+		"middleware for anybody's handlers: it must work with every store and router, so it knows none"},
 	{"console/…/", []string{std, ".", "gateway", "internal"},
 		"a user interface on the engine: it must work with every store"},
 	{"bench/…/", []string{std, ".", "sqlite", "examples", "internal", "modernc.org/sqlite"},
@@ -57,7 +59,7 @@ var importRules = []importRule{
 
 // testImports may be used by tests besides what their package may import.
 // A test may look at the whole module except cmd.
-var testImports = []string{std, ".", "sqlite", "storetest", "gateway", "client", "console", "bench", "examples", "internal",
+var testImports = []string{std, ".", "sqlite", "storetest", "gateway", "client", "idempotency", "console", "bench", "examples", "internal",
 	"github.com/chromedp/chromedp", "github.com/chromedp/cdproto", "modernc.org/sqlite",
 	// Clients of sockets, and the judge of the gateway's OpenAPI document.
 	"github.com/coder/websocket", "github.com/getkin/kin-openapi"}
