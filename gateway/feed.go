@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"time"
 
 	"github.com/semel-dev/semel"
@@ -58,10 +59,13 @@ func (f *feed) loop(ctx context.Context, step func(context.Context) (done bool, 
 	recheck, stopRecheck := tick(f.g.options.Reauthorize)
 	defer stopRecheck()
 	for {
-		done, err := step(ctx)
-		if err == nil {
-			err = f.sink.flush()
-		}
+		var done bool
+		err := apart(func() (err error) {
+			if done, err = step(ctx); err == nil {
+				err = f.sink.flush()
+			}
+			return err
+		})
 		if done || err != nil {
 			return leftOr(ctx, err)
 		}
@@ -85,6 +89,21 @@ func (f *feed) loop(ctx context.Context, step func(context.Context) (done bool, 
 			}
 		}
 	}
+}
+
+// apart calls a function on a stack of its own: what reads a store and writes
+// JSON takes a deep one, and whoever waits for hours afterwards would keep it.
+func apart(call func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		defer func() {
+			if cause := recover(); cause != nil { // as net/http does for its own goroutines
+				done <- fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
+			}
+		}()
+		done <- call()
+	}()
+	return <-done
 }
 
 // leftOr forgets an error that only says that the reader has left.
@@ -123,6 +142,14 @@ func (f *feed) end(why error) {
 type bounds struct{ horizon, head int64 }
 
 func (g *Gateway) bounds(ctx context.Context) (b bounds, err error) {
+	err = apart(func() (err error) {
+		b, err = g.readBounds(ctx)
+		return err
+	})
+	return b, err
+}
+
+func (g *Gateway) readBounds(ctx context.Context) (b bounds, err error) {
 	if b.head, err = g.engine.Head(ctx); err != nil {
 		return b, fmt.Errorf("reading the head of the log: %w", unavailableUnless(err))
 	}

@@ -20,11 +20,10 @@ import (
 // Status codes of a socket's end, beside those of RFC 6455. The ones from 4000
 // on are for applications; 4401 is what many take for HTTP's 401.
 const (
-	statusUnauthorized   = websocket.StatusCode(4401)
-	statusMisunderstood  = websocket.StatusPolicyViolation
-	statusComeBack       = websocket.StatusTryAgainLater
-	statusAboutToStop    = websocket.StatusGoingAway
-	statusNothingFurther = websocket.StatusNormalClosure
+	statusUnauthorized  = websocket.StatusCode(4401)
+	statusMisunderstood = websocket.StatusPolicyViolation
+	statusComeBack      = websocket.StatusTryAgainLater
+	statusAboutToStop   = websocket.StatusGoingAway
 )
 
 // mostSaid is what a reader's message may have in bytes. There is only one
@@ -197,7 +196,7 @@ func (s *socket) end(why error) {
 	code, reason := statusComeBack, "interrupted; come back"
 	switch {
 	case why == nil:
-		code, reason = statusNothingFurther, ""
+		code, reason = statusAboutToStop, "" // the reader has left, or the server takes it away
 	case errors.Is(why, errDraining):
 		code, reason = statusAboutToStop, why.Error()
 	case errors.Is(why, errMisunderstood):
