@@ -44,6 +44,8 @@ var importRules = []importRule{
 		"HTTP out: a caller must not link a server or a store"},
 	{"idempotency/…/", []string{std, ".", "internal"},
 		"middleware for anybody's handlers: it must work with every store and router, so it knows none"},
+	{"js/…/", []string{"embed"},
+		"it holds files for browsers, and nothing that runs here"},
 	{"console/…/", []string{std, ".", "gateway", "internal"},
 		"a user interface on the engine: it must work with every store"},
 	{"bench/…/", []string{std, ".", "sqlite", "examples", "internal", "modernc.org/sqlite"},
@@ -52,14 +54,14 @@ var importRules = []importRule{
 		"an example holds only what a user of the module can import"},
 	{"docs", nil,
 		"it holds documents and their tests, and no code"},
-	{"cmd/…/", []string{std, ".", "sqlite", "storetest", "gateway", "client", "console", "bench", "examples", "internal", "cmd",
+	{"cmd/…/", []string{std, ".", "sqlite", "storetest", "gateway", "client", "js", "js", "console", "bench", "examples", "internal", "cmd",
 		"github.com/spf13/cobra", "modernc.org/sqlite"},
 		"it wires everything, and nobody imports it"},
 }
 
 // testImports may be used by tests besides what their package may import.
 // A test may look at the whole module except cmd.
-var testImports = []string{std, ".", "sqlite", "storetest", "gateway", "client", "idempotency", "console", "bench", "examples", "internal",
+var testImports = []string{std, ".", "sqlite", "storetest", "gateway", "client", "js", "idempotency", "console", "bench", "examples", "internal",
 	"github.com/chromedp/chromedp", "github.com/chromedp/cdproto", "modernc.org/sqlite",
 	// Clients of sockets, and the judge of the gateway's OpenAPI document.
 	"github.com/coder/websocket", "github.com/getkin/kin-openapi"}
