@@ -83,7 +83,7 @@ func (p *process) state(t *testing.T) (s demoState) {
 func demoByHand(t *testing.T) {
 	t.Parallel()
 	p := start(t, "demo", "--addr", "127.0.0.1:0")
-	page, err := client.Get(p.base + "/")
+	page, err := visitor.Get(p.base + "/")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +143,7 @@ func demoByHand(t *testing.T) {
 // killNow kills the worker while the event stream is listened to.
 func (p *process) killNow(t *testing.T) {
 	t.Helper()
-	stream, err := client.Get(p.base + "/demo/events")
+	stream, err := visitor.Get(p.base + "/demo/events")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func demoLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Header.Set("Sec-Fetch-Site", "cross-site")
-	answer, err := client.Do(r)
+	answer, err := visitor.Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}

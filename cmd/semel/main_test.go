@@ -39,6 +39,10 @@ func TestProgram(t *testing.T) {
 		t.Run("comes back", serveComesBack)
 		t.Run("refuses what it cannot serve", serveRefuses)
 	})
+	t.Run("call", func(t *testing.T) {
+		t.Run("codes", callCodes)
+		t.Run("queue", callQueue)
+	})
 	t.Run("verify", func(t *testing.T) {
 		t.Run("sound", verifySound)
 		t.Run("damage", verifyDamage)
@@ -143,8 +147,8 @@ func (p *process) end(t *testing.T) int {
 	return p.ProcessState.ExitCode()
 }
 
-// client keeps no connections: a server that is gone must look gone.
-var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+// visitor keeps no connections: a server that is gone must look gone.
+var visitor = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
 
 // ask makes one request as the visitor; status 0 means no answer.
 func (p *process) ask(method, path, body string) (status int, answer string) {
@@ -154,7 +158,7 @@ func (p *process) ask(method, path, body string) (status int, answer string) {
 	}
 	r.Header.Set("Authorization", "Bearer visitor")
 	r.Header.Set("Content-Type", "application/json")
-	in, err := client.Do(r)
+	in, err := visitor.Do(r)
 	if err != nil {
 		return 0, err.Error()
 	}

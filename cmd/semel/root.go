@@ -29,10 +29,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	command, err := root.ExecuteContextC(ctx)
+	coded, hasCode := errors.AsType[*codedError](err)
 	switch {
 	case err == nil:
 		return exitOK
-	case *begun:
+	case hasCode && coded.code != exitUsage:
+		fmt.Fprintln(stderr, "semel:", err)
+		return coded.code
+	case *begun && !hasCode:
 		fmt.Fprintln(stderr, "semel:", err)
 		return exitFailed
 	default:
@@ -77,10 +81,10 @@ Then let its books be checked:
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return errors.New("a command is missing: demo, serve, verify, bench or version")
+			return errors.New("a command is missing: demo, serve, call, verify, bench or version")
 		},
 	}
-	for _, cmd := range []*cobra.Command{newDemo(), newDemoWorker(), newServe(), newVerify(), newBench(), newVersion()} {
+	for _, cmd := range []*cobra.Command{newDemo(), newDemoWorker(), newServe(), newCall(), newVerify(), newBench(), newVersion()} {
 		work := cmd.RunE
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
 			*begun = true

@@ -34,7 +34,7 @@ func commandLine(t *testing.T) {
 	}
 	root, _ := newRoot()
 	for _, cmd := range root.Commands() {
-		if cmd.Hidden || !strings.Contains("demo serve verify version", cmd.Name()) {
+		if cmd.Hidden || !strings.Contains("demo serve call verify version", cmd.Name()) {
 			continue
 		}
 		code, out, _ := execute(t, cmd.Name(), "--help")

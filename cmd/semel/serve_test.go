@@ -89,7 +89,7 @@ func serveComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Header.Set("Authorization", "Bearer visitor")
-	stream, err := client.Do(r)
+	stream, err := visitor.Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}
