@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -130,6 +131,9 @@ type front struct {
 	// leave ends the context of requests that only watch or read: they would
 	// hold up the end, and can go on elsewhere where they stopped.
 	leave context.CancelFunc
+	// fresh are connections without a request so far, such as browsers open
+	// in advance: Shutdown would wait seconds for each.
+	fresh sync.Map
 }
 
 func newFront(engine *semel.Engine[sqlite.Tx], store *sqlite.Store, o serveOptions) *front {
@@ -170,6 +174,13 @@ func newFront(engine *semel.Engine[sqlite.Tx], store *sqlite.Store, o serveOptio
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(o.log.Handler(), slog.LevelWarn),
+		ConnState: func(c net.Conn, state http.ConnState) {
+			if state == http.StateNew {
+				f.fresh.Store(c, nil)
+			} else {
+				f.fresh.Delete(c)
+			}
+		},
 	}
 	return f
 }
@@ -180,8 +191,16 @@ func (f *front) drain(log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
 	f.leave()
-	if err := errors.Join(f.gate.shut(ctx), f.server.Shutdown(ctx)); err != nil {
+	if err := errors.Join(f.gate.shut(ctx), f.shutdown(ctx)); err != nil {
 		log.Warn("requests were cut off", slog.Duration("after", grace), slog.Any("error", err))
 		_ = f.server.Close() // it is the end either way
 	}
+}
+
+func (f *front) shutdown(ctx context.Context) error {
+	f.fresh.Range(func(c, _ any) bool {
+		_ = c.(net.Conn).Close() // it has asked for nothing
+		return true
+	})
+	return f.server.Shutdown(ctx)
 }
