@@ -57,7 +57,9 @@
 // rechecked again every [Options].Reauthorize.
 //
 // Streams end when the engine does. A server that drains therefore ends the
-// engine's context before or while it waits in [net/http.Server.Shutdown].
+// engine's context before or while it waits in [net/http.Server.Shutdown],
+// which knows nothing of sockets: a server that wants theirs to be closed
+// properly counts the requests that are still in the gateway.
 //
 // # Mounting
 //

@@ -220,8 +220,8 @@ func (g *Gateway) checkOrigin(r *http.Request) error {
 // sameOrigin compares with the origin that clients see. Where nobody said
 // what that is, a server without TLS may stand behind a proxy that has it.
 func (g *Gateway) sameOrigin(r *http.Request, origin string) bool {
-	return strings.EqualFold(origin, g.origin(r)) ||
-		g.options.Origin == "" && r.TLS == nil && strings.EqualFold(origin, "https://"+r.Host)
+	return origin == strings.ToLower(g.origin(r)) ||
+		g.options.Origin == "" && r.TLS == nil && origin == strings.ToLower("https://"+r.Host)
 }
 
 // checkOrigins panics if what the program lists are not origins: a pattern, or

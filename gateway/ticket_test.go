@@ -3,9 +3,12 @@ package gateway
 import (
 	"encoding/base64"
 	"errors"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/semel-dev/semel"
 )
 
 func TestRedeem(t *testing.T) {
@@ -125,6 +128,38 @@ func FuzzParseMove(f *testing.F) {
 		m := parseMove(data)
 		if _, ok := parsePosition(m.after); ok == (m.err != nil) {
 			t.Errorf("parseMove(%q) = %q, %v", data, m.after, m.err)
+		}
+	})
+}
+
+// FuzzOrigin: only a page of an origin that is listed, or of the gateway's
+// own, may open anything.
+func FuzzOrigin(f *testing.F) {
+	g := &Gateway{options: Options{Origins: []string{"https://shop.example"}, Origin: "https://api.example"}}
+	for _, seed := range []string{"https://shop.example", "https://api.example", "https://API.example", "https://shop.example.evil", "null", "", "*"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, origin string) {
+		err := g.checkOrigin(&http.Request{Header: http.Header{"Origin": {origin}}, Host: "evil.example"})
+		if allowed := origin == "https://shop.example" || origin == "https://api.example"; (err == nil) != allowed {
+			t.Errorf("checkOrigin(%q) = %v", origin, err)
+		}
+	})
+}
+
+// FuzzHeaderKey: whichever header the key is in, what is taken is a key.
+func FuzzHeaderKey(f *testing.F) {
+	f.Add("k", "k")
+	f.Add(`"k"`, "k")
+	f.Add("", "k")
+	f.Fuzz(func(t *testing.T, standard, alias string) {
+		h := http.Header{"Repeatability-Request-Id": {alias}}
+		if standard != "" {
+			h.Set("Idempotency-Key", standard)
+		}
+		key, given, err := headerKey(h)
+		if err == nil && (!given || key != alias || semel.CheckKey(key) != nil) {
+			t.Errorf("headerKey(%q) = %q, %v", h, key, given)
 		}
 	})
 }
