@@ -7,6 +7,9 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync/atomic"
 
 	"github.com/semel-dev/semel"
@@ -115,4 +118,92 @@ func ExampleRejected() {
 		fmt.Println(no.Code, "-", no.Reason)
 	}
 	// Output: insufficient_funds - alice cannot cover 30 cents
+}
+
+// An http.Client that is there already insists under a key of the intention's.
+func ExampleTransport() {
+	var keys []string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		keys = append(keys, r.Header.Get("Idempotency-Key"))
+		if len(keys) == 1 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	defer server.Close()
+
+	shop := &http.Client{Transport: &client.Transport{}}
+	ctx := client.WithKey(context.Background(), "order-4711") // stored with the order
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, server.URL+"/payments", strings.NewReader(`{"cents":30}`))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	response, err := shop.Do(r)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer response.Body.Close()
+	fmt.Println(response.StatusCode, keys)
+	// Output: 200 ["order-4711" "order-4711"]
+}
+
+// What was submitted while the server was away is in the file, and is sent by
+// another process when it is back.
+func ExampleClient_Submit() {
+	dir, err := os.MkdirTemp("", "pending")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(dir)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, `{"balance": 70}`)
+	}))
+	defer server.Close()
+	open := func() (*client.PendingFile, *client.Client, error) {
+		pending, err := client.OpenPending(filepath.Join(dir, "withdrawals"), nil)
+		if err != nil {
+			return nil, nil, err
+		}
+		bank, err := client.New(server.URL, &client.Options{Pending: pending})
+		return pending, bank, err
+	}
+
+	pending, bank, err := open()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	withdrawal := client.Request{Command: "withdraw", Key: "rent-may", Body: []byte(`{"account":"alice","cents":30}`)}
+	if _, err := bank.Submit(context.Background(), withdrawal); err != nil {
+		fmt.Println(err)
+		return
+	}
+	pending.Close() // the process ends here, and has not sent anything
+
+	pending, bank, err = open()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer pending.Close()
+	defer bank.Close()
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- bank.Run(ctx) }()
+	for _, p := range bank.List() {
+		reply, err := bank.Await(ctx, p)
+		if err != nil {
+			fmt.Println(err)
+			continue
+		}
+		fmt.Printf("%s: %s\n", p.Key, reply.Body)
+		bank.Acknowledge(p.Key)
+	}
+	stop()
+	fmt.Println(<-ended, len(bank.List()))
+	// Output:
+	// rent-may: {"balance": 70}
+	// <nil> 0
 }

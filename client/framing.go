@@ -49,6 +49,7 @@ type Damage struct {
 	Reason string
 }
 
+// String describes the damage in one line.
 func (d Damage) String() string {
 	return fmt.Sprintf("%d bytes at %d: %s", d.Length, d.Offset, d.Reason)
 }
