@@ -106,6 +106,7 @@ func (a *attempt[Tx]) commit() error {
 		a.completed.CompareAndSwap(first-1, last)
 	}
 	if len(a.log) > 0 {
+		a.heard.CompareAndSwap(a.log[0].Position-1, a.log[len(a.log)-1].Position)
 		for _, f := range a.followers {
 			if !slices.Contains(a.fused, f) {
 				f.nudge()

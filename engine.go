@@ -70,6 +70,7 @@ type Engine[Tx any] struct {
 	hub       *hub
 	followers []*follower[Tx]
 	completed atomic.Int64 // up to here, what all required projections show is completed
+	heard     atomic.Int64 // up to here, watchers were told of outcomes
 }
 
 // New returns an engine on a store.
@@ -123,6 +124,7 @@ func (e *Engine[Tx]) Run(ctx context.Context) error {
 
 	takers.Go(func() { e.claimUntil(ctx, work) })
 	takers.Go(func() { e.sweepUntil(ctx) })
+	takers.Go(func() { e.listenUntil(ctx) })
 	executor.Go(func() { e.execute(stop) })
 	for _, f := range e.followers {
 		followers.Go(func() { e.followUntil(following, f) })

@@ -1,6 +1,10 @@
 package semel
 
-import "sync"
+import (
+	"context"
+	"sync"
+	"time"
+)
 
 // hub tells those who wait in this process that operations have changed. It
 // carries no truth: a reader subscribes first and then reads the store, so
@@ -8,6 +12,7 @@ import "sync"
 type hub struct {
 	mu       sync.Mutex
 	closed   bool
+	watched  chan struct{} // signalled when the first watcher comes
 	waiters  map[ID]map[chan *Operation]struct{}
 	watchers map[scope]map[chan struct{}]struct{}
 }
@@ -17,6 +22,7 @@ type scope struct{ tenant, principal string }
 
 func newHub() *hub {
 	return &hub{
+		watched:  make(chan struct{}, 1),
 		waiters:  make(map[ID]map[chan *Operation]struct{}),
 		watchers: make(map[scope]map[chan struct{}]struct{}),
 	}
@@ -49,6 +55,10 @@ func (h *hub) watch(s scope) *Watch {
 		return &Watch{C: wake, forget: func() {}}
 	}
 	subscribe(h.watchers, s, wake)
+	select {
+	case h.watched <- struct{}{}:
+	default:
+	}
 	return &Watch{C: wake, forget: func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
@@ -71,11 +81,21 @@ func (h *hub) tell(ops []*Operation) {
 			delete(h.waiters, op.ID)
 		}
 		for w := range h.watchers[scope{op.Tenant, op.Principal}] {
-			select {
-			case w <- struct{}{}:
-			default: // already woken; it will read everything
-			}
+			wakeUp(w)
 		}
+	}
+}
+
+func (h *hub) anyWatcher() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.watchers) > 0
+}
+
+func wakeUp(w chan struct{}) {
+	select {
+	case w <- struct{}{}:
+	default: // already woken; it will read everything
 	}
 }
 
@@ -107,6 +127,59 @@ func unsubscribe[K comparable, C comparable](sets map[K]map[C]struct{}, key K, c
 	delete(sets[key], c)
 	if len(sets[key]) == 0 {
 		delete(sets, key)
+	}
+}
+
+// How often the log's end is looked at while somebody watches: soon after it
+// has moved, seldom when it rests.
+const (
+	listenFirst = 20 * time.Millisecond
+	listenMost  = time.Second
+)
+
+// listenUntil tells the watchers of this process of outcomes that others have
+// written to the store: another replica, or another engine. What this engine
+// commits itself is known, so it mostly costs a look at the log's end.
+func (e *Engine[Tx]) listenUntil(ctx context.Context) {
+	for wait := listenFirst; ; {
+		if !e.hub.anyWatcher() {
+			select {
+			case <-e.hub.watched:
+			case <-ctx.Done():
+				return
+			}
+			if head, err := e.store.Head(ctx); err == nil {
+				e.heard.Store(head) // who watches reads what was before
+			}
+		}
+		if pause(ctx, wait) {
+			return
+		}
+		known := e.heard.Load()
+		head, err := e.store.Head(ctx)
+		if err != nil || head <= known {
+			wait = min(2*wait, listenMost)
+			continue
+		}
+		wait = listenFirst
+		if e.tellAfter(ctx, known) == nil {
+			e.heard.CompareAndSwap(known, head)
+		}
+	}
+}
+
+func (e *Engine[Tx]) tellAfter(ctx context.Context, position int64) error {
+	const batch = 500
+	for {
+		ops, err := e.store.Operations(ctx, OperationQuery{All: true, After: position, Limit: batch})
+		if err != nil {
+			return err
+		}
+		e.hub.tell(ops)
+		if len(ops) < batch {
+			return nil
+		}
+		position = ops[len(ops)-1].DonePosition
 	}
 }
 
