@@ -40,6 +40,8 @@ var importRules = []importRule{
 		"a suite that knew a store would test that store instead of the contract"},
 	{"gateway/…/", []string{std, ".", "internal", "github.com/coder/websocket"},
 		"HTTP in: it must work with every store, so it knows none; WebSocket is the one protocol that net/http lacks"},
+	{"webhook/…/", []string{std, "."},
+		"HTTP out to strangers: whatever it imported would stand where their answers come in; receivers import it to verify"},
 	{"client/…/", []string{std, ".", "internal"},
 		"HTTP out: a caller must not link a server or a store"},
 	{"idempotency/…/", []string{std, ".", "internal"},
@@ -54,14 +56,14 @@ var importRules = []importRule{
 		"an example holds only what a user of the module can import"},
 	{"docs", nil,
 		"it holds documents and their tests, and no code"},
-	{"cmd/…/", []string{std, ".", "sqlite", "storetest", "gateway", "client", "js", "js", "console", "bench", "examples", "internal", "cmd",
+	{"cmd/…/", []string{std, ".", "sqlite", "storetest", "gateway", "webhook", "client", "js", "console", "bench", "examples", "internal", "cmd",
 		"github.com/spf13/cobra", "modernc.org/sqlite"},
 		"it wires everything, and nobody imports it"},
 }
 
 // testImports may be used by tests besides what their package may import.
 // A test may look at the whole module except cmd.
-var testImports = []string{std, ".", "sqlite", "storetest", "gateway", "client", "js", "idempotency", "console", "bench", "examples", "internal",
+var testImports = []string{std, ".", "sqlite", "storetest", "gateway", "webhook", "client", "js", "idempotency", "console", "bench", "examples", "internal",
 	"github.com/chromedp/chromedp", "github.com/chromedp/cdproto", "modernc.org/sqlite",
 	// Clients of sockets, and the judge of the gateway's OpenAPI document.
 	"github.com/coder/websocket", "github.com/getkin/kin-openapi"}
@@ -111,6 +113,7 @@ func TestImportRules(t *testing.T) {
 		{"gateway", module + "/sqlite", false},
 		{"gateway", "github.com/spf13/cobra", false},
 		{"client", module + "/gateway", false},
+		{"webhook", module + "/gateway", false},
 		{"storetest", module + "/sqlite", false},
 		{"examples/bank", module + "/internal/leak", false},
 		{"examples/bank", module + "/cmd/semel", false},
