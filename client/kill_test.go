@@ -149,16 +149,15 @@ func TestKills(t *testing.T) {
 		if round%3 == 0 || strings.Contains(point, "truncate") {
 			tear(t, path)
 		}
-		// Under another address the file is rewritten.
 		address := base
-		if round%2 == 0 {
-			address = strings.Replace(base, "127.0.0.1", "localhost", 1)
+		if strings.Contains(point, "rename") {
+			address = strings.Replace(base, "127.0.0.1", spelled(round), 1) // under another address the file is rewritten
 		}
 		if j.play(t, round, point, passage, address, path) && point != "" {
 			fired[point]++
 		}
 	}
-	j.play(t, 1_000_000, "", 0, base, path)
+	j.play(t, 999_995, "", 0, base, path) // to its end
 	if j.drained == 0 {
 		t.Error("the last child has not drained the file")
 	}
@@ -168,11 +167,22 @@ func TestKills(t *testing.T) {
 		}
 	}
 	j.check(t, reader)
-	if n := *kills; len(j.stored) < 3*n || len(j.canceled) == 0 || len(j.acknowledged) < n {
+	if n := *kills; len(j.stored) < 2*n || len(j.canceled) == 0 || len(j.acknowledged) < n/2 {
 		t.Errorf("too little to tell: %d stored, %d canceled, %d acknowledged", len(j.stored), len(j.canceled), len(j.acknowledged))
 	}
 	t.Logf("%d kills of %d children, at points %v: %d stored, %d canceled, %d acknowledged", j.killed, j.rounds, fired,
 		len(j.stored), len(j.canceled), len(j.acknowledged))
+}
+
+// spelled returns localhost in a spelling of the round's own.
+func spelled(round int) string {
+	name := []byte("localhost")
+	for i := range name {
+		if round>>i&1 == 1 {
+			name[i] -= 'a' - 'A'
+		}
+	}
+	return string(name)
 }
 
 // tear appends what a crash of the machine in the middle of a write may leave.
@@ -209,11 +219,14 @@ func (j *journal) play(t *testing.T, round int, point string, passage int, where
 	if err != nil {
 		t.Fatal(err)
 	}
-	if j.rounds++; point == "" && round < 1_000_000 {
-		timer := time.AfterFunc(time.Duration(rand.N(int64(120*time.Millisecond))), func() { _ = child.Process.Kill() })
-		defer timer.Stop()
+	opened := func() {}
+	if j.rounds++; point == "" && round%6 != 5 { // one in six gets to its end
+		opened = func() {
+			timer := time.AfterFunc(rand.N(150*time.Millisecond), func() { _ = child.Process.Kill() })
+			t.Cleanup(func() { timer.Stop() })
+		}
 	}
-	j.read(t, bufio.NewScanner(out))
+	j.read(t, bufio.NewScanner(out), opened)
 	err = child.Wait()
 	status := child.ProcessState.Sys().(syscall.WaitStatus)
 	killed := status.Signaled() && status.Signal() == syscall.SIGKILL
@@ -226,11 +239,13 @@ func (j *journal) play(t *testing.T, round int, point string, passage int, where
 	return killed
 }
 
-func (j *journal) read(t *testing.T, lines *bufio.Scanner) {
+func (j *journal) read(t *testing.T, lines *bufio.Scanner, opened func()) {
 	t.Helper()
 	for lines.Scan() {
 		what, key, _ := strings.Cut(lines.Text(), " ")
 		switch what {
+		case "open":
+			opened()
 		case "stored":
 			j.stored[key] = true
 		case "canceling":
@@ -344,7 +359,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatalf("%v\n%s", err, &errs)
 	}
 	j := &journal{stored: map[string]bool{}, canceled: map[string]bool{}, acknowledged: map[string]bool{}, canceling: map[string]bool{}}
-	j.read(t, bufio.NewScanner(bytes.NewReader(out)))
+	j.read(t, bufio.NewScanner(bytes.NewReader(out)), func() {})
 	if len(j.canceled) != 5 || len(j.stored) < 20 {
 		t.Errorf("%d were stored, %d refused", len(j.stored), len(j.canceled))
 	}
