@@ -2,7 +2,7 @@
 # command that it is about.
 
 .DEFAULT_GOAL := help
-.PHONY: help check test race demo demo-check crash bench docs ci
+.PHONY: help check test race recipes demo demo-check crash bench docs ci
 
 ROUNDS ?= 1000
 
@@ -17,6 +17,9 @@ test: ## every test, by the README's command; a skipped one fails
 
 race: ## the concurrent packages under the race detector
 	@.ci/run race
+
+recipes: ## the middleware behind chi, echo and gin
+	@.ci/run recipes
 
 demo: ## the bank in the browser
 	go run ./cmd/semel demo
