@@ -8,9 +8,9 @@ export const passes = (kind) => passing.has(kind);
 
 /** The business's no: an outcome, answered to every repeat. */
 export class Rejected extends Error {
-  constructor({ code, reason, status, key, operation, body, replayed }) {
+  constructor({ code, reason, status, key, operation, body, text, replayed }) {
     super(reason || code || "rejected");
-    Object.assign(this, { name: "Rejected", code, reason, status, key, operation, body, replayed });
+    Object.assign(this, { name: "Rejected", code, reason, status, key, operation, body, text, replayed });
   }
 }
 

@@ -4,15 +4,14 @@
 import { newKey } from "./exchange.js";
 
 const unheard = 3000; // milliseconds after which a silent leader is replaced
-const lease = 6000;
 
 /** Returns {leading, want, heard, close}; onChange is called with whether this tab leads. */
-export function lead(name, store, { onChange, poke }) {
+export function lead(name, store, { onChange, poke, lease = 6000 }) {
   if (store.scope === "none") {
     queueMicrotask(() => onChange(true));
     return { leading: () => true, want() {}, heard() {}, close() {} };
   }
-  return store.scope === "origin" && globalThis.navigator?.locks ? byLock(name, onChange, poke) : byLease(store, onChange);
+  return store.scope === "origin" && globalThis.navigator?.locks ? byLock(name, onChange, poke) : byLease(store, onChange, lease);
 }
 
 function byLock(name, onChange, poke) {
@@ -72,7 +71,7 @@ function byLock(name, onChange, poke) {
 }
 
 // Without Web Locks: processes, and pages without TLS.
-function byLease(store, onChange) {
+function byLease(store, onChange, lease) {
   const me = newKey();
   let leading = false;
   const renew = async () => {

@@ -145,7 +145,7 @@ export class Queue {
     this.#down = false;
     w.series = new Series(rules);
     if (answer.done) {
-      step(answer.done.state, { status: answer.done.status, replayed: answer.done.replayed });
+      step(answer.done.state, { outcome: answer.done });
       await this.#settle(r, answer.done);
       return;
     }

@@ -10,6 +10,7 @@ import { Series, canceled, pause, sharedBudget } from "./retry.js";
 import { openStore } from "./store.js";
 
 export { Rejected, SendError, SendErrors } from "./errors.js";
+export { newKey } from "./exchange.js";
 export { Budget } from "./retry.js";
 export { memoryStore } from "./store.js";
 
@@ -28,17 +29,18 @@ class Client {
   #waiting = new Map(); // intention → Set of {resolve, reject}
   #closed = new AbortController();
   #look = 0;
+  #held = 0;
 
-  constructor({ base = "", principal = "", store, push, silence, wait, budget = sharedBudget, policies = {}, retry, parallel = 4, ...more } = {}) {
+  constructor({ base = "", principal = "", store, push, silence, wait, budget = sharedBudget, policies = {}, retry, lease, parallel = 4, ...more } = {}) {
     this.#exchange = new Exchange({ base, ...more });
     this.#outcomes = new Outcomes(this.#exchange, { push, silence });
     this.#rules = { budget, policies, wait: retry, parallel, prefer: wait };
     // Another principal's intentions are not sent with this one's credentials.
-    this.#ready = this.#open(`semel ${this.#exchange.base} ${principal}`, store);
+    this.#ready = this.#open(`semel ${this.#exchange.base} ${principal}`, store, lease);
     this.#ready.catch(() => {}); // every method that needs it says so
   }
 
-  async #open(name, given) {
+  async #open(name, given, lease) {
     const store = given ?? (await openStore(name));
     if (this.#closed.signal.aborted) throw canceled();
     this.#store = store;
@@ -48,7 +50,7 @@ class Client {
       this.#channel = new BroadcastChannel(name);
       this.#channel.onmessage = ({ data }) => this.#hear(data);
     }
-    this.#lead = lead(name, store, { onChange: (leading) => this.#follow(leading), poke: () => this.#channel?.postMessage({ type: "poke" }) });
+    this.#lead = lead(name, store, { lease, onChange: (leading) => this.#follow(leading), poke: () => this.#channel?.postMessage({ type: "poke" }) });
     globalThis.addEventListener?.("online", this.#online);
     const told = store.scope === "none" || this.#channel;
     this.#look = setInterval(() => this.#glance(), told ? 60_000 : 1000);
@@ -86,7 +88,7 @@ class Client {
       try {
         const answer = await this.#exchange.send(c, { wait: rules.prefer, signal });
         if (answer.done) {
-          onTry({ number, what: answer.done.state, status: answer.done.status, replayed: answer.done.replayed });
+          onTry({ number, what: answer.done.state, outcome: answer.done });
           return conclude(answer.done);
         }
         onTry({ number, what: "accepted" });
@@ -118,6 +120,7 @@ class Client {
     await this.#ready;
     const before = (await this.pending()).length;
     const gone = [];
+    this.#hold(1);
     try {
       return await new Promise((resolve, reject) => {
         const look = async () => {
@@ -135,6 +138,7 @@ class Client {
       });
     } finally {
       for (const off of gone) off();
+      this.#hold(-1);
     }
   }
 
@@ -158,8 +162,8 @@ class Client {
     for (const set of this.#waiting.values()) for (const w of set) w.reject(canceled());
   }
 
-  #intention({ id, key, name, createdAt }) {
-    return { id, key, name, createdAt, outcome: (o) => this.#outcome(id, key, o), cancel: () => this.#cancel(id) };
+  #intention({ id, key, name, body, createdAt }) {
+    return { id, key, name, body, createdAt, outcome: (o) => this.#outcome(id, key, o), cancel: () => this.#cancel(id) };
   }
 
   #outcome(id, key, { signal } = {}) {
@@ -167,18 +171,29 @@ class Client {
       const set = this.#waiting.get(id) ?? new Set();
       this.#waiting.set(id, set);
       const end = (act) => (value) => {
-        set.delete(waiter);
+        if (!set.delete(waiter)) return;
+        if (set.size === 0 && this.#waiting.get(id) === set) this.#waiting.delete(id);
+        this.#hold(-1);
         signal?.removeEventListener("abort", abort);
         act(value);
       };
       const waiter = { resolve: end(resolve), reject: end(reject) };
       const abort = () => waiter.reject(signal.reason);
+      set.add(waiter);
+      this.#hold(1);
       if (signal?.aborted) abort();
       signal?.addEventListener("abort", abort, { once: true });
-      set.add(waiter);
       // It may be there already, or go unheard while this tab is loaded.
       this.#check(id, key).catch(waiter.reject);
     });
+  }
+
+  // A Node process lives as long as somebody waits; what only stands in the
+  // store can wait for the next one.
+  #hold(n) {
+    this.#held += n;
+    if (this.#held > 0) this.#look.ref?.();
+    else this.#look.unref?.();
   }
 
   async #check(id, key) {
@@ -217,7 +232,6 @@ class Client {
   /** Gives an outcome to whoever waits for it here, and notes that it was seen. */
   async #told(id, outcome) {
     const waiters = [...(this.#waiting.get(id) ?? [])];
-    this.#waiting.delete(id);
     for (const w of waiters) {
       try {
         w.resolve(conclude(outcome));
@@ -290,7 +304,7 @@ class Client {
   async #glance() {
     try {
       if (this.#lead.leading()) await this.#queue.reload();
-      for (const r of await this.#store.all()) if (r.outcome && this.#waiting.has(r.id)) await this.#told(r.id, r.outcome);
+      for (const r of await this.#store.all()) if (r.outcome && (!r.seen || this.#waiting.has(r.id))) await this.#told(r.id, r.outcome);
     } catch (err) {
       console.warn("semel: what is pending could not be read:", err);
     }

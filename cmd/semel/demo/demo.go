@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"net"
 	"net/http"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/semel-dev/semel/client"
 	"github.com/semel-dev/semel/cmd/semel/page"
+	"github.com/semel-dev/semel/js"
 )
 
 const (
@@ -139,16 +141,22 @@ func (d *Demo) front() http.Handler {
 	mux.Handle("/demo/", d.control())
 	mux.Handle(Prefix+"/", newChaos(Prefix, d.worker.target, d.protected, d.faults))
 	mux.Handle(naivePrefix+"/", newChaos(naivePrefix, func() (string, bool) { return d.twinBase, true }, d.naive, d.faults))
-	files := http.FileServerFS(page.Files)
-	mux.Handle("/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	mux.Handle("/", serveFiles(page.Files))
+	mux.Handle("/js/", http.StripPrefix("/js", serveFiles(js.Files)))
+	return http.NewCrossOriginProtection().Handler(mux)
+}
+
+// serveFiles serves the page and what it imports.
+func serveFiles(files fs.FS) http.Handler {
+	server := http.FileServerFS(files)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cache-Control", "no-cache")
-		files.ServeHTTP(w, r)
-	}))
-	return http.NewCrossOriginProtection().Handler(mux)
+		server.ServeHTTP(w, r)
+	})
 }
 
 // serve starts a server and returns its base URL.

@@ -1,9 +1,9 @@
 import * as curl from "./curl.js";
-import * as intentions from "./intention.js";
 import * as live from "./live.js";
 import * as money from "./money.js";
 import * as render from "./render.js";
-import { send, sides } from "./sender.js";
+import { newKey } from "/js/semel.js";
+import { send, sides, submit, unfinished } from "./sender.js";
 import * as switches from "./switches.js";
 import { happened, verdict } from "./words.js";
 
@@ -88,7 +88,7 @@ function press() {
     return;
   }
   try {
-    start(intentions.begin(money.parse($("amount").value)));
+    start({ key: newKey(), cents: money.parse($("amount").value).toString() });
   } catch (err) {
     $("amount-error").textContent = err.message;
     $("amount").focus();
@@ -124,19 +124,28 @@ function fire() {
 }
 
 async function one(mine, side, number) {
-  const url = sides[side](mine.account[side], mine.key);
-  const end = await send({
-    url,
-    cents: mine.cents,
-    onTry: (t) => {
-      const tries = mine.tries[side];
-      const i = tries.findIndex((x) => x.click === number && x.number === t.number);
-      const entry = { click: number, number: t.number, what: t.what, words: t.words };
-      if (i < 0) tries.push(entry);
-      else tries[i] = entry;
-      if (mine === click) show();
-    },
-  });
+  const onTry = (t) => {
+    const tries = mine.tries[side];
+    const i = tries.findIndex((x) => x.click === number && x.number === t.number);
+    const entry = { click: number, number: t.number, what: t.what, words: t.words };
+    if (i < 0) tries.push(entry);
+    else tries[i] = entry;
+    if (mine === click) show();
+  };
+  // One intention is submitted once; whatever else is pressed repeats it on purpose.
+  const first = side === "protected" && number === 1 && (mine.resumed || !(mine.repeated || mine.altered));
+  note(mine, side, await (first ? submit(mine, onTry, (end) => late(mine, end)) : send(side, mine, onTry)));
+}
+
+// The tries were used up and the page said so; then the queue got an answer.
+function late(mine, end) {
+  if (mine.end.protected !== "unknown") return;
+  note(mine, "protected", end);
+  mine.pending++;
+  settle(mine);
+}
+
+function note(mine, side, end) {
   // The outcome of a side is that of its luckiest send; all sends of the
   // protected side agree, which is the point.
   if (!mine.end[side] || mine.end[side] === "unknown") mine.end[side] = end.what;
@@ -156,19 +165,18 @@ async function settle(mine) {
   if (mine.end.protected === "unknown") return; // stays open: the same key, until somebody knows
   closing = setTimeout(() => {
     mine.open = false;
-    intentions.end();
     show();
   }, timeToSee);
 }
 
 // A reload in the middle of a withdrawal: the key was stored before the first
-// send, so the page asks again instead of guessing.
+// send, so the client carries on, and the page shows it.
 let resumed = false;
-function resume() {
+async function resume() {
   if (resumed) return;
   resumed = true;
-  const left = intentions.unfinished();
-  if (left) start(left, { repeated: state.protected.operations?.some((o) => o.key === left.key) });
+  const left = await unfinished();
+  if (left && !click) start(left, { resumed: true, repeated: state.protected.operations?.some((o) => o.key === left.key) });
 }
 
 $("form").addEventListener("submit", (event) => {

@@ -1,7 +1,7 @@
 // Package page holds the demo's page: static files that need no build step and
 // load nothing from elsewhere, so that they work under the content security
 // policy "default-src 'self'". They talk to the demo server's own addresses,
-// /demo, /bank and /naive, and must be served from its root.
+// /demo, /bank and /naive, import the JavaScript client from /js, and must be served from its root.
 package page
 
 import "embed"
