@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -30,6 +31,32 @@ func TestSignVector(t *testing.T) {
 	}
 	if h.Get("webhook-id") != vectorID || h.Get("webhook-timestamp") != "1614265330" {
 		t.Errorf("the headers are %v", h)
+	}
+}
+
+// TestSample holds the request in the guide to its signature.
+func TestSample(t *testing.T) {
+	t.Parallel()
+	guide, err := os.ReadFile("../docs/webhooks.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, _ := strings.Cut(string(guide), "```http\n")
+	block, after, found := strings.Cut(block, "\n```")
+	head, body, split := strings.Cut(block, "\n\n")
+	_, secret, named := strings.Cut(after, "signed with `")
+	if !found || !split || !named {
+		t.Fatal("docs/webhooks.md has no request and its secret")
+	}
+	secret, _, _ = strings.Cut(secret, "`")
+	h := http.Header{}
+	for line := range strings.Lines(head) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		h.Set(name, value)
+	}
+	const ever = 200 * 365 * 24 * time.Hour
+	if err := Verify(h, []byte(body), []string{secret}, ever); err != nil {
+		t.Errorf("the request in docs/webhooks.md: %v", err)
 	}
 }
 
