@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -171,6 +173,30 @@ func TestAnswerSurvivesEncoding(t *testing.T) {
 		a.send(w)
 		if w.Code != 201 || w.Body.String() != body || w.Header().Get("Etag") != `"a"` || w.Header().Get("X") != "" {
 			t.Errorf("%q is repeated as %d %q %v", body, w.Code, w.Body, w.Header())
+		}
+	}
+}
+
+// TestTableInTheGuide compares the statuses that the guide says are not stored
+// with the code's.
+func TestTableInTheGuide(t *testing.T) {
+	t.Parallel()
+	var unkept []string
+	for status := 400; status < 500; status++ {
+		if !final(status) {
+			unkept = append(unkept, strconv.Itoa(status))
+		}
+	}
+	for path, row := range map[string]string{
+		"../docs/middleware.md": "| " + strings.Join(unkept, ", ") + " | rolled back | no |",
+		"doc.go":                "//\t" + strings.Join(unkept[:5], " "),
+	} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(text), row) {
+			t.Errorf("%s lacks the row %q", path, row)
 		}
 	}
 }
