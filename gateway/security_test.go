@@ -50,7 +50,7 @@ func alike() (callers []gateway.Identity) {
 func TestSameKeyOfTwoCallers(t *testing.T) {
 	t.Parallel()
 	tries, senders := 100_000, 32
-	if testing.Short() {
+	if testing.Short() || raceDetector {
 		tries = 2_000
 	}
 	callers := alike()
