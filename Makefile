@@ -13,7 +13,7 @@ check: ## format, vet, staticcheck, go.mod
 	@.ci/run check
 
 test: ## every test, by the README's command; a skipped one fails
-	@.ci/run browser test
+	@.ci/run browser node test
 
 race: ## the concurrent packages under the race detector
 	@.ci/run race

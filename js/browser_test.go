@@ -196,7 +196,9 @@ func TestBrowser(t *testing.T) {
 		{"another user in the same browser", otherUser},
 		{"signed out", signedOut},
 		{"refused and canceled", refusedAndCanceled},
+		{"the sending tab is frozen", sendingTabFrozen},
 		{"without IndexedDB and locks", poorBrowser},
+		{"the guide's page", guidePage},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b.afflict(nil)
@@ -295,6 +297,17 @@ func sendingTabCloses(t *testing.T, b *bank, browser context.Context) {
 	b.release("cleo")
 	two.until(`outcomes.some((o) => o.key === "orphan") && ends.waiting?.startsWith("completed")`)
 	b.once("cleo", 2)
+}
+
+// sendingTabFrozen has a page hold the lead that answers nobody, as one does
+// that its browser has put to sleep.
+func sendingTabFrozen(t *testing.T, b *bank, browser context.Context) {
+	frozen := visit(t, browser, b.url+"/test/page.html?user=unused", "")
+	evaluate[any](frozen, `new Promise((held) => { navigator.locks.request("semel " + location.origin + "/api fred", () => { held(); return new Promise(() => {}); }).catch(() => {}); })`)
+	v := visit(t, browser, b.url+"/test/page.html?user=fred", "")
+	v.deposit("stolen", "fred", "")
+	v.until(`ends.stolen === "completed 200 100"`)
+	b.once("fred", 1)
 }
 
 func faults(t *testing.T, b *bank, browser context.Context) {

@@ -1,6 +1,6 @@
 // Run by node_test.go, which starts the server: node --test js/test/
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
@@ -8,13 +8,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { flatten, unflatten } from "../errors.js";
 import { encode, judge, newKey } from "../exchange.js";
-import { fileStore } from "../node.js";
 import { Budget, Series, parseRetryAfter, pauseAfter } from "../retry.js";
-import { Rejected, SendError, SendErrors, createClient, memoryStore } from "../semel.js";
+import * as entry from "../semel.js";
+import * as node from "../node.js";
 import { parser } from "../stream.js";
 
+const { Rejected, SendError, SendErrors, createClient, memoryStore } = entry;
+const { fileStore } = node;
 const server = process.env.SEMEL_TEST_SERVER;
 const quick = { first: 5, most: 50 };
 
@@ -221,4 +224,36 @@ test("killed again and again, nothing is lost or doubled", async (t) => {
   for (let i = 0; i < want; i++) await c.submit("deposit", { account: "kim", cents: 100 }, { key: `kim-${i}` });
   await c.drain({ signal: AbortSignal.timeout(30_000) });
   assert.deepEqual(await balance("kim"), { count: want, cents: 100 * want });
+});
+
+test("the guide's program, run twice", async () => {
+  const dir = await directory();
+  const env = { ...process.env, BANK_TOKEN: "secret-of-ida" };
+  const run = () => promisify(execFile)(process.execPath, [fileURLToPath(new URL("job.js", import.meta.url)), dir], { env, timeout: 30_000 });
+  assert.equal((await run()).stdout, "1 done, nothing pending\n");
+  assert.equal((await run()).stdout, "0 done, nothing pending\n");
+  assert.deepEqual(await balance("interest"), { count: 1, cents: 100 });
+});
+
+test("the types name what there is", async (t) => {
+  const declared = async (file) => {
+    const text = await readFile(new URL(file, import.meta.url), "utf8");
+    return Array.from(text.matchAll(/^export (?:class|function|const) (\w+)/gm), (m) => m[1]).sort();
+  };
+  assert.deepEqual(await declared("../semel.d.ts"), Object.keys(entry).sort());
+  assert.deepEqual(await declared("../node.d.ts"), Object.keys(node).sort());
+  const text = await readFile(new URL("../semel.d.ts", import.meta.url), "utf8");
+  const members = (name) => Array.from(new RegExp(`^export (?:interface|class) ${name}\\b[^]*?^}`, "m").exec(text)[0].matchAll(/^  (?:readonly )?(\w+)\??(?=[<(:])/gm), (m) => m[1]);
+  const c = client(t, "tess");
+  const intention = await c.submit("deposit", { account: "tess", cents: 100 });
+  const outcome = await intention.outcome();
+  const no = await c.send("deposit", { account: "tess", cents: -1 }).catch((err) => err);
+  const own = (o) => Object.keys(o).filter((k) => k !== "name" && k !== "fetch").sort();
+  const methods = Object.getOwnPropertyNames(Object.getPrototypeOf(c)).filter((k) => k !== "constructor");
+  const want = (name) => [...new Set(members(name))].filter((k) => k !== "has" && k !== "name" && k !== "constructor").sort();
+  assert.deepEqual(methods.sort(), want("Client"));
+  assert.deepEqual(own(intention), want("Intention"));
+  assert.deepEqual(own(outcome), want("Outcome"));
+  assert.deepEqual(own(no), want("Rejected"));
+  assert.deepEqual(own(new SendError("server", "")), want("SendError"));
 });
