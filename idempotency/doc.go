@@ -37,8 +37,9 @@
 // or stay outside.
 //
 // The handler runs in its turn among the engine's operations, and on SQLite
-// holds the one right to write: it must be short, and must neither open
-// another write transaction of the same store nor send commands to the same
-// engine. Either waits for what it itself is holding up, until the lease of 30
-// seconds ends. Keep a gateway out of the middleware: it knows keys by itself.
+// holds the one right to write: it must be short. It must not open another
+// write transaction of the same store, which would wait for what it itself is
+// holding up, until the lease of 30 seconds ends. Commands that it sends to the
+// same engine are refused with [semel.ErrInvalid]. Keep a gateway out of the
+// middleware: it knows keys by itself.
 package idempotency

@@ -1,6 +1,7 @@
 package idempotency_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ func (s *shop) handlers() map[string]http.HandlerFunc {
 		"POST /whoami":          s.counted(s.whoami),
 		"POST /stream":          s.counted(s.stream),
 		"POST /event":           s.counted(s.event),
+		"POST /nested":          s.counted(s.nested),
 		"POST /twice":           idempotency.New(s.engine, &idempotency.Options{Authenticate: authenticate})(s.counted(s.takeOrder)).ServeHTTP,
 	}
 }
@@ -128,6 +130,13 @@ func (s *shop) stream(w http.ResponseWriter, r *http.Request) {
 	_, _, hijack := http.NewResponseController(w).Hijack()
 	flush := http.NewResponseController(w).Flush()
 	fmt.Fprint(w, flusher, hijacker, errors.Is(hijack, http.ErrNotSupported), errors.Is(flush, http.ErrNotSupported))
+}
+
+// nested sends a command to its own engine, which cannot take it now.
+func (s *shop) nested(w http.ResponseWriter, r *http.Request) {
+	c := semel.Command{Principal: "alice", Name: "nested", Key: "k"}
+	_, _, err := semel.Do(r.Context(), s.engine, c, func(context.Context, *semel.Unit[sqlite.Tx]) (int, error) { return 0, nil })
+	fmt.Fprint(w, errors.Is(err, semel.ErrInvalid))
 }
 
 type Ordered struct {

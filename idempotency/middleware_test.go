@@ -345,6 +345,14 @@ func TestNewWithoutAuthenticate(t *testing.T) {
 	}
 }
 
+func TestCommandsFromWithin(t *testing.T) {
+	t.Parallel()
+	s := open(t, nil)
+	if a := s.must("POST", "/nested", "", "Idempotency-Key", "a"); a.status != 200 || a.body != "true" {
+		t.Errorf("%+v", a)
+	}
+}
+
 func TestEngineStopped(t *testing.T) {
 	t.Parallel()
 	s := open(t, nil)

@@ -133,8 +133,7 @@ func (c *call[Tx]) run(ctx context.Context, u *semel.Unit[Tx]) (answer, error) {
 
 func (c *call[Tx]) handle(ctx context.Context, u *semel.Unit[Tx]) (m *made) {
 	c.unit = u
-	ctx, cancel := c.within(ctx)
-	defer cancel()
+	ctx = &within[Tx]{ctx, c}
 	r := c.request.Clone(ctx)
 	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(c.parcel.body)), int64(len(c.parcel.body))
 	r.TransferEncoding = nil
@@ -154,31 +153,20 @@ func (c *call[Tx]) handle(ctx context.Context, u *semel.Unit[Tx]) (m *made) {
 	return m
 }
 
-// within returns the handler's context: the values are the request's and the
-// engine's, the end is the engine's. A client that leaves does not end it: the
-// answer is stored for when it comes back.
-func (c *call[Tx]) within(engine context.Context) (context.Context, context.CancelFunc) {
-	values := &valuesOf[Tx]{Context: context.WithoutCancel(c.request.Context()), engine: engine, call: c}
-	// At its end it is canceled and not past a deadline, as the engine's is: a
-	// command sent to the same engine, against all advice, is withdrawn then
-	// instead of waited for.
-	ctx, cancel := context.WithCancelCause(values)
-	stop := context.AfterFunc(engine, func() { cancel(context.Cause(engine)) })
-	return ctx, func() { stop(); cancel(nil) }
+// within is the handler's context: its end is the engine's, its values are the
+// request's and the engine's. A client that leaves does not end it: the answer
+// is stored for when it comes back.
+type within[Tx any] struct {
+	context.Context // the engine's
+	call            *call[Tx]
 }
 
-type valuesOf[Tx any] struct {
-	context.Context
-	engine context.Context
-	call   *call[Tx]
-}
-
-func (v *valuesOf[Tx]) Value(key any) any {
+func (w *within[Tx]) Value(key any) any {
 	if key == (callKey{}) {
-		return v.call
+		return w.call
 	}
-	if value := v.Context.Value(key); value != nil {
+	if value := w.Context.Value(key); value != nil {
 		return value
 	}
-	return v.engine.Value(key)
+	return w.call.request.Context().Value(key)
 }

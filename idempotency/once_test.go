@@ -10,8 +10,7 @@ import (
 )
 
 // A handler's context has the values of both sides and the end of the
-// engine's, as a cancellation: a command that is sent to the same engine from
-// within is withdrawn at that end.
+// engine's.
 func TestWithin(t *testing.T) {
 	t.Parallel()
 	type key string
@@ -20,11 +19,12 @@ func TestWithin(t *testing.T) {
 		engine, cancel := context.WithTimeout(context.WithValue(t.Context(), key("engine"), 2), time.Second)
 		defer cancel()
 		c := &call[int]{request: httptest.NewRequestWithContext(request, "POST", "/", nil)}
-		ctx, done := c.within(engine)
+		ctx := &within[int]{engine, c}
+		below, done := context.WithCancel(ctx)
 		defer done()
 		leave()
 		synctest.Wait()
-		if ctx.Err() != nil || ctx.Value(key("request")) != 1 || ctx.Value(key("engine")) != 2 || ctx.Value(key("none")) != nil {
+		if ctx.Err() != nil || below.Err() != nil || ctx.Value(key("request")) != 1 || ctx.Value(key("engine")) != 2 || ctx.Value(key("none")) != nil {
 			t.Errorf("after the client left: %v, %v", ctx.Err(), ctx)
 		}
 		if _, ok := Unit[int](ctx); !ok || !c.taken.Load() {
@@ -33,9 +33,9 @@ func TestWithin(t *testing.T) {
 		if _, ok := Unit[string](ctx); ok {
 			t.Error("the context has a unit of another store")
 		}
-		<-ctx.Done()
-		if !errors.Is(ctx.Err(), context.Canceled) || !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
-			t.Errorf("at the engine's end: %v, because of %v", ctx.Err(), context.Cause(ctx))
+		<-below.Done()
+		if !errors.Is(ctx.Err(), context.DeadlineExceeded) || !errors.Is(below.Err(), context.DeadlineExceeded) {
+			t.Errorf("at the engine's end: %v, %v", ctx.Err(), below.Err())
 		}
 	})
 }
