@@ -157,7 +157,7 @@ func TestKills(t *testing.T) {
 			fired[point]++
 		}
 	}
-	j.play(t, 999_995, "", 0, base, path) // to its end
+	j.play(t, 999_998, "", 0, base, path) // to its end
 	if j.drained == 0 {
 		t.Error("the last child has not drained the file")
 	}
@@ -220,7 +220,7 @@ func (j *journal) play(t *testing.T, round int, point string, passage int, where
 		t.Fatal(err)
 	}
 	opened := func() {}
-	if j.rounds++; point == "" && round%6 != 5 { // one in six gets to its end
+	if j.rounds++; point == "" && round%7 != 6 { // one in seven gets to its end
 		opened = func() {
 			timer := time.AfterFunc(rand.N(150*time.Millisecond), func() { _ = child.Process.Kill() })
 			t.Cleanup(func() { timer.Stop() })
@@ -330,6 +330,9 @@ func fullDisk() error {
 			fmt.Println("stored", key)
 		default:
 			return fmt.Errorf("%s: %w", key, err)
+		}
+		if i > 2000 {
+			return errors.New("nothing was refused")
 		}
 	}
 	if err := limit(1 << 40); err != nil {
