@@ -262,6 +262,19 @@ func offlineAndBack(t *testing.T, b *bank, browser context.Context) {
 		v.until(`ends["offline-%d"]?.startsWith("completed 200")`, i)
 	}
 	b.once("olga", 7)
+	v.offline(true)
+	v.until(`navigator.onLine === false`)
+	v.deposit("undrained", "olga", "")
+	began := time.Now()
+	v.offline(false)
+	v.until(`ends.undrained?.startsWith("completed 200")`)
+	// Without the browser's event it is found out by a try, every ten seconds.
+	if took := time.Since(began); took > 7*time.Second {
+		t.Errorf("it took %v from being online to the outcome", took)
+	}
+	if n := len(b.sends("undrained")); n != 1 {
+		t.Errorf("it was sent %d times; it has to wait while the browser is offline", n)
+	}
 	if got := evaluate[string](v, `JSON.stringify([progress[0], progress.at(-1), drained])`); got != `[{"done":0,"left":7},{"done":7,"left":0},{"done":7}]` {
 		t.Errorf("drain said %s", got)
 	}

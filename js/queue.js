@@ -69,6 +69,11 @@ export class Queue {
     this.turn();
   }
 
+  /** The browser has just said that it is offline. */
+  offline() {
+    this.#probeAt = Date.now() + probe;
+  }
+
   turn() {
     clearTimeout(this.#timer);
     if (!this.#records) return;

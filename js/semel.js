@@ -52,6 +52,7 @@ class Client {
     }
     this.#lead = lead(name, store, { lease, onChange: (leading) => this.#follow(leading), poke: () => this.#channel?.postMessage({ type: "poke" }) });
     globalThis.addEventListener?.("online", this.#online);
+    globalThis.addEventListener?.("offline", this.#offline);
     const told = store.scope === "none" || this.#channel;
     this.#look = setInterval(() => this.#glance(), told ? 60_000 : 1000);
     this.#look.unref?.();
@@ -131,6 +132,7 @@ class Client {
         const again = () => look().catch(reject);
         const abort = () => reject(signal.reason);
         gone.push(this.#listen("settled", again), this.#listen("unauthorized", reject), () => signal?.removeEventListener("abort", abort));
+        this.#closed.signal.addEventListener("abort", () => reject(canceled()), { once: true });
         if (signal?.aborted) abort();
         signal?.addEventListener("abort", abort, { once: true });
         again();
@@ -154,6 +156,7 @@ class Client {
   close() {
     this.#closed.abort();
     globalThis.removeEventListener?.("online", this.#online);
+    globalThis.removeEventListener?.("offline", this.#offline);
     clearInterval(this.#look);
     this.#queue?.close();
     this.#lead?.close();
@@ -313,6 +316,8 @@ class Client {
   #online = () => {
     if (this.#lead?.leading()) this.#queue.hurry(250); // not with everybody else
   };
+
+  #offline = () => this.#queue.offline();
 
   #hurry() {
     this.#queue.hurry();
