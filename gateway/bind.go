@@ -10,6 +10,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/semel-dev/semel/internal/wire"
 )
 
 // A member is one that the path adds to a command's JSON.
@@ -82,7 +84,7 @@ func splice(body []byte, members []member) ([]byte, error) {
 	empty := len(bytes.Trim(object[1:len(object)-1], space)) == 0
 	for _, m := range members {
 		if !utf8.ValidString(m.value) || strings.ContainsFunc(m.value, unicode.IsControl) {
-			return nil, refusal(invalidCommand, "the path's %s is %s; it takes UTF-8 without control characters", m.name, shorten(m.value))
+			return nil, refusal(invalidCommand, "the path's %s is %s; it takes UTF-8 without control characters", m.name, wire.Shorten(m.value))
 		}
 		name, _ := json.Marshal(m.name)
 		value, _ := json.Marshal(m.value) // strings always encode
@@ -122,7 +124,7 @@ func checkApart(body []byte, members []member) error {
 			}
 			for _, m := range members {
 				if sameName(body[start:i+1], m.name) {
-					return refusal(invalidCommand, "the member %s at byte %d is given by the path as %q and must not be in the body", shorten(string(body[start+1:i])), start, m.name)
+					return refusal(invalidCommand, "the member %s at byte %d is given by the path as %q and must not be in the body", wire.Shorten(string(body[start+1:i])), start, m.name)
 				}
 			}
 		}

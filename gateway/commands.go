@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/semel-dev/semel"
+	"github.com/semel-dev/semel/internal/wire"
 )
 
 // A sending is what a route knows of a command before the headers and the
@@ -94,7 +95,7 @@ func (s sending) readKey(r *http.Request) (string, error) {
 		return "", err
 	}
 	if given && inHeader != s.key {
-		return "", refusal(keyInvalid, "the key in the header, %s, is not the one in the path, %s", shorten(inHeader), shorten(s.key))
+		return "", refusal(keyInvalid, "the key in the header, %s, is not the one in the path, %s", wire.Shorten(inHeader), wire.Shorten(s.key))
 	}
 	return s.key, nil
 }
@@ -156,9 +157,9 @@ func checkContentType(lines []string) error {
 	charset, given := parameters["charset"]
 	switch {
 	case err != nil || len(lines) > 1 || kind != "application/json" && (!strings.HasPrefix(kind, "application/") || !strings.HasSuffix(kind, "+json")):
-		return refusal(unsupportedMediaType, "the Content-Type is %s; application/json is taken", shorten(lines[0]))
+		return refusal(unsupportedMediaType, "the Content-Type is %s; application/json is taken", wire.Shorten(lines[0]))
 	case given && !strings.EqualFold(charset, "utf-8"):
-		return refusal(unsupportedMediaType, "the charset is %s; JSON is UTF-8", shorten(charset))
+		return refusal(unsupportedMediaType, "the charset is %s; JSON is UTF-8", wire.Shorten(charset))
 	}
 	return nil
 }
@@ -188,7 +189,7 @@ func (g *Gateway) wishes(w http.ResponseWriter, r *http.Request, otherwise time.
 func explain(err error, c semel.Command) error {
 	switch {
 	case errors.Is(err, semel.ErrUnknownCommand):
-		return refusal(unknownCommand, "no handler takes the command %s here", shorten(c.Name))
+		return refusal(unknownCommand, "no handler takes the command %s here", wire.Shorten(c.Name))
 	case errors.Is(err, semel.ErrKeyReused), errors.Is(err, semel.ErrKeyExpired):
 		refused := translate(err)
 		refused.operation = link(c.ID())

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/semel-dev/semel"
+	"github.com/semel-dev/semel/internal/wire"
 )
 
 // A sink is where a feed writes: server-sent events or a socket. What is added
@@ -167,7 +168,7 @@ func (f *feed) begin(last string, b bounds) {
 	case last == "":
 		f.sink.ready(b.head)
 	case !ok:
-		f.sink.resync(b.head, fmt.Sprintf("the last event id %s is not a position", shorten(last)))
+		f.sink.resync(b.head, fmt.Sprintf("the last event id %s is not a position", wire.Shorten(last)))
 	case from > b.head:
 		f.sink.resync(b.head, fmt.Sprintf("the last event id %d is beyond the end of the log, %d", from, b.head))
 	case from < b.horizon:

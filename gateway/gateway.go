@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/semel-dev/semel"
+	"github.com/semel-dev/semel/internal/wire"
 )
 
 // An Engine is what the gateway needs of a [semel.Engine], whatever its
@@ -28,18 +29,14 @@ type Engine interface {
 }
 
 // An Identity is who asks. It is part of every key's scope, so it must be
-// stable: a user's id, not a session's.
-type Identity struct {
-	Tenant    string // for which customer; empty in a system with one
-	Principal string // never empty
-}
+// stable: a user's id, not a session's. Tenant is empty in a system with one;
+// Principal never is.
+type Identity = wire.Identity
 
 // A Challenge is an error for [Options].Authenticate to return, alone or
 // wrapped: the value of the answer's WWW-Authenticate header, such as
 // `Bearer realm="bank"`.
-type Challenge string
-
-func (c Challenge) Error() string { return "credentials are missing or refused" }
+type Challenge = wire.Challenge
 
 // Options are the gateway's choices. Authenticate is required; for everything
 // else the zero value is fit for production.

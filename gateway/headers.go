@@ -1,35 +1,24 @@
 package gateway
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/semel-dev/semel"
+	"github.com/semel-dev/semel/internal/wire"
 )
 
-// parseKey reads the Idempotency-Key header: an RFC 8941 string as in
-// draft-ietf-httpapi-idempotency-key-header-07, or the key as it is, which is
-// what most clients send. Parameters are not taken: two readers might disagree
-// about where the key ends.
+// parseKey reads the lines of an Idempotency-Key header.
 func parseKey(lines []string) (string, error) {
-	switch len(lines) {
-	case 0:
-		return "", refusal(keyMissing, "the Idempotency-Key header is missing; make a key once per intention and send it with every retry")
-	case 1:
-	default:
-		return "", refusal(keyInvalid, "the Idempotency-Key header is given %d times", len(lines))
+	key, err := wire.ParseKey(lines)
+	var refused *wire.Refusal
+	if errors.As(err, &refused) {
+		return "", refusal(refused.Kind.Slug, "%s", refused.Detail)
 	}
-	key := lines[0]
-	if strings.HasPrefix(key, `"`) {
-		unquoted, rest, ok := unquote(key)
-		if !ok || rest != "" {
-			return "", refusal(keyInvalid, "the Idempotency-Key header %s is not one quoted string", shorten(key))
-		}
-		key = unquoted
-	}
-	return key, checkKey(key, "Idempotency-Key header")
+	return key, err
 }
 
 // headerKey reads the key from either of the headers that it can be in. The
@@ -51,7 +40,7 @@ func headerKey(h http.Header) (key string, given bool, err error) {
 		return "", false, err
 	}
 	if len(lines) > 0 && key != alias[0] {
-		return "", false, refusal(keyInvalid, "the Repeatability-Request-ID header, %s, is not the Idempotency-Key, %s", shorten(alias[0]), shorten(key))
+		return "", false, refusal(keyInvalid, "the Repeatability-Request-ID header, %s, is not the Idempotency-Key, %s", wire.Shorten(alias[0]), wire.Shorten(key))
 	}
 	return alias[0], true, nil
 }
@@ -76,7 +65,7 @@ func parseFirstSent(h http.Header) (sent time.Time, given bool, err error) {
 	}
 	sent, err = time.Parse(http.TimeFormat, lines[0])
 	if err != nil || sent.Format(http.TimeFormat) != lines[0] { // the day of the week as well
-		return sent, false, refusal(keyInvalid, "the Repeatability-First-Sent header %s is not a date such as %s", shorten(lines[0]), "Tue, 15 Nov 1994 08:12:31 GMT")
+		return sent, false, refusal(keyInvalid, "the Repeatability-First-Sent header %s is not a date such as %s", wire.Shorten(lines[0]), "Tue, 15 Nov 1994 08:12:31 GMT")
 	}
 	return sent, true, nil
 }
@@ -86,39 +75,6 @@ func checkKey(key, place string) error {
 		return refusal(keyInvalid, "%s: %s", place, aboutCommand(err))
 	}
 	return nil
-}
-
-// shorten makes a client's text fit to be shown back to it.
-func shorten(s string) string {
-	const most = 64
-	if len(s) > most {
-		s = s[:most] + "…"
-	}
-	return strconv.QuoteToASCII(s)
-}
-
-// unquote reads the RFC 8941 string that s begins with, and returns what comes
-// after it. HTTP's older quoted strings, which may escape anything, are read
-// as well where they only escape what RFC 8941 lets them.
-func unquote(s string) (value, rest string, ok bool) {
-	var b strings.Builder
-	for i := 1; i < len(s); i++ {
-		switch c := s[i]; {
-		case c == '"':
-			return b.String(), s[i+1:], true
-		case c == '\\':
-			i++
-			if i == len(s) || s[i] != '"' && s[i] != '\\' {
-				return "", "", false
-			}
-			b.WriteByte(s[i])
-		case c < ' ' || c > '~':
-			return "", "", false
-		default:
-			b.WriteByte(c)
-		}
-	}
-	return "", "", false
 }
 
 // Preferences are what the gateway understands of a Prefer header.
@@ -185,7 +141,7 @@ func splitList(s string, separator byte) []string {
 
 func parseSeconds(s string) (time.Duration, bool) {
 	if strings.HasPrefix(s, `"`) {
-		unquoted, rest, ok := unquote(s)
+		unquoted, rest, ok := wire.Unquote(s)
 		if !ok || rest != "" {
 			return 0, false
 		}
@@ -200,31 +156,6 @@ func parseSeconds(s string) (time.Duration, bool) {
 	}
 	return time.Duration(seconds) * time.Second, true
 }
-
-// parseTraceparent reads the W3C header and returns the trace id and the part
-// that every version shares.
-func parseTraceparent(lines []string) (traceID, parent string, ok bool) {
-	const length = len("00-0123456789abcdef0123456789abcdef-0123456789abcdef-00")
-	if len(lines) != 1 || len(lines[0]) < length {
-		return "", "", false
-	}
-	full, parent := lines[0], lines[0][:length]
-	if len(full) > length && (parent[:2] == "00" || full[length] != '-') {
-		return "", "", false
-	}
-	fields := strings.Split(parent, "-")
-	if len(fields) != 4 || fields[0] == "ff" || allZero(fields[1]) || allZero(fields[2]) {
-		return "", "", false
-	}
-	for i, size := range []int{2, 32, 16, 2} {
-		if len(fields[i]) != size || strings.Trim(fields[i], "0123456789abcdef") != "" {
-			return "", "", false
-		}
-	}
-	return fields[1], parent, true
-}
-
-func allZero(s string) bool { return strings.Trim(s, "0") == "" }
 
 // parsePosition reads a Last-Event-ID: a position in the log.
 func parsePosition(s string) (int64, bool) {
@@ -258,15 +189,6 @@ func parseLanguage(header string) string {
 	return tag
 }
 
-// parseToken returns a header that we keep but do not understand, unless it is
-// long or has anything but visible ASCII in it.
-func parseToken(lines []string) string {
-	if len(lines) != 1 || len(lines[0]) > 128 || strings.ContainsFunc(lines[0], func(c rune) bool { return c < '!' || c > '~' }) {
-		return ""
-	}
-	return lines[0]
-}
-
 // matchesTag reports whether an If-None-Match header names a tag.
 func matchesTag(lines []string, tag string) bool {
 	for _, line := range lines {
@@ -284,14 +206,14 @@ func matchesTag(lines []string, tag string) bool {
 // out: a tracing header must not keep a payment from being made.
 func (g *Gateway) correlate(r *http.Request, who Identity, name string) semel.Correlation {
 	c := semel.Correlation{
-		ID:         parseToken(r.Header["X-Correlation-Id"]),
+		ID:         wire.ParseToken(r.Header["X-Correlation-Id"]),
 		UserID:     who.Principal,
-		Connection: parseToken(r.Header["X-Connection-Id"]),
+		Connection: wire.ParseToken(r.Header["X-Connection-Id"]),
 		Name:       name,
 		Culture:    parseLanguage(r.Header.Get("Accept-Language")),
 		CreatedAt:  time.Now().UTC(),
 	}
-	c.TraceID, c.SpanContext, _ = parseTraceparent(r.Header["Traceparent"])
+	c.TraceID, c.SpanContext, _ = wire.ParseTraceparent(r.Header["Traceparent"])
 	if retries, ok := parsePosition(r.Header.Get("X-Retry-Count")); ok && retries < 1<<31 {
 		c.Retries = int(retries)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/semel-dev/semel"
+	"github.com/semel-dev/semel/internal/wire"
 )
 
 // slugOf names the problem that an error becomes, "" for none.
@@ -161,9 +162,9 @@ func TestParseTraceparent(t *testing.T) {
 		{"moved dashes", []string{"00-" + id[:31] + "-0b7ad6b7169203331-01"}, ""},
 		{"not hexadecimal", []string{"00-" + id[:31] + "g" + valid[35:]}, ""},
 	} {
-		traceID, parent, ok := parseTraceparent(tt.lines)
+		traceID, parent, ok := wire.ParseTraceparent(tt.lines)
 		if parent != tt.parent || ok != (tt.parent != "") || ok && traceID != id {
-			t.Errorf("%s: parseTraceparent(%q) = %q, %q, %v, want %q", tt.name, tt.lines, traceID, parent, ok, tt.parent)
+			t.Errorf("%s: wire.ParseTraceparent(%q) = %q, %q, %v, want %q", tt.name, tt.lines, traceID, parent, ok, tt.parent)
 		}
 	}
 }
@@ -172,12 +173,12 @@ func FuzzParseTraceparent(f *testing.F) {
 	f.Add("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 	f.Add("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x")
 	f.Fuzz(func(t *testing.T, line string) {
-		traceID, parent, ok := parseTraceparent([]string{line})
+		traceID, parent, ok := wire.ParseTraceparent([]string{line})
 		if !ok {
 			return
 		}
 		if len(parent) != 55 || !strings.HasPrefix(line, parent) || parent[3:35] != traceID {
-			t.Errorf("parseTraceparent(%q) = %q, %q", line, traceID, parent)
+			t.Errorf("wire.ParseTraceparent(%q) = %q, %q", line, traceID, parent)
 		}
 	})
 }
@@ -221,7 +222,7 @@ func TestParseLanguage(t *testing.T) {
 func FuzzParseLanguage(f *testing.F) {
 	f.Add("de-AT, de;q=0.8")
 	f.Fuzz(func(t *testing.T, header string) {
-		if tag := parseLanguage(header); len(tag) > 35 || parseToken([]string{tag}) != tag {
+		if tag := parseLanguage(header); len(tag) > 35 || wire.ParseToken([]string{tag}) != tag {
 			t.Errorf("parseLanguage(%q) = %q", header, tag)
 		}
 	})
@@ -237,8 +238,8 @@ func TestParseToken(t *testing.T) {
 		{nil, ""}, {[]string{"order/7"}, "order/7"}, {[]string{"a", "b"}, ""}, {[]string{fits}, fits},
 		{[]string{fits + "x"}, ""}, {[]string{"a b"}, ""}, {[]string{"a\nb"}, ""}, {[]string{"é"}, ""}, {[]string{"\xff"}, ""},
 	} {
-		if got := parseToken(tt.lines); got != tt.want {
-			t.Errorf("parseToken(%q) = %q, want %q", tt.lines, got, tt.want)
+		if got := wire.ParseToken(tt.lines); got != tt.want {
+			t.Errorf("wire.ParseToken(%q) = %q, want %q", tt.lines, got, tt.want)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/semel-dev/semel"
+	"github.com/semel-dev/semel/internal/wire"
 )
 
 // An operationResource is an operation as clients see it. What is not there
@@ -177,7 +178,7 @@ func operationID(r *http.Request) (semel.ID, error) {
 	text := r.PathValue("id")
 	id, err := semel.ParseID(text)
 	if err != nil {
-		return id, refusal(operationNotFound, "%s is not the id of an operation", shorten(text))
+		return id, refusal(operationNotFound, "%s is not the id of an operation", wire.Shorten(text))
 	}
 	return id, nil
 }
@@ -213,19 +214,19 @@ const pageMost = 100
 func parseListing(query url.Values) (listing, error) {
 	l := listing{name: query.Get("name"), state: semel.State(query.Get("state")), limit: pageMost, open: true}
 	if l.state != "" && !slices.Contains(semel.States(), l.state) {
-		return l, refusal(invalidQuery, "state is %s; the states are %v", shorten(string(l.state)), semel.States())
+		return l, refusal(invalidQuery, "state is %s; the states are %v", wire.Shorten(string(l.state)), semel.States())
 	}
 	if text := query.Get("limit"); text != "" {
 		n, ok := parsePosition(text)
 		if !ok || n < 1 || n > pageMost {
-			return l, refusal(invalidQuery, "limit is %s; 1 to %d are taken", shorten(text), pageMost)
+			return l, refusal(invalidQuery, "limit is %s; 1 to %d are taken", wire.Shorten(text), pageMost)
 		}
 		l.limit = int(n)
 	}
 	if text := query.Get("page"); text != "" {
 		before, ok := parsePosition(text[1:])
 		if !ok || text[0] != 'o' && text[0] != 'd' {
-			return l, refusal(invalidQuery, "page is %s, which no answer gave as next", shorten(text))
+			return l, refusal(invalidQuery, "page is %s, which no answer gave as next", wire.Shorten(text))
 		}
 		l.open, l.before = text[0] == 'o', before
 	}

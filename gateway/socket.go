@@ -15,6 +15,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/semel-dev/semel"
+	"github.com/semel-dev/semel/internal/wire"
 )
 
 // Status codes of a socket's end, beside those of RFC 6455. The ones from 4000
@@ -216,11 +217,11 @@ func checkUpgrade(r *http.Request) error {
 	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(r.Header.Get("Sec-WebSocket-Key")))
 	switch {
 	case r.Method != http.MethodGet || r.ProtoMajor != 1 || r.ProtoMinor < 1:
-		return refusal(upgradeRequired, "a WebSocket is opened by a GET of HTTP/1.1, not by a %s of %s", r.Method, shorten(r.Proto))
+		return refusal(upgradeRequired, "a WebSocket is opened by a GET of HTTP/1.1, not by a %s of %s", r.Method, wire.Shorten(r.Proto))
 	case !hasToken(r.Header["Connection"], "upgrade"), !hasToken(r.Header["Upgrade"], "websocket"):
 		return refusal(upgradeRequired, "the request does not ask for a WebSocket; /operations/events has the same outcomes as server-sent events")
 	case r.Header.Get("Sec-WebSocket-Version") != "13":
-		return refusal(upgradeRequired, "the Sec-WebSocket-Version is %s; 13 is spoken", shorten(r.Header.Get("Sec-WebSocket-Version")))
+		return refusal(upgradeRequired, "the Sec-WebSocket-Version is %s; 13 is spoken", wire.Shorten(r.Header.Get("Sec-WebSocket-Version")))
 	case err != nil || len(key) != 16 || len(r.Header["Sec-Websocket-Key"]) != 1:
 		return refusal(upgradeRequired, "the Sec-WebSocket-Key is not 16 bytes in base64")
 	}

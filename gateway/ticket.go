@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/semel-dev/semel/internal/wire"
 )
 
 // ticketLife is how long a ticket waits to be used. A page asks for one and
@@ -214,7 +216,7 @@ func (g *Gateway) checkOrigin(r *http.Request) error {
 	if len(lines) == 1 && (slices.Contains(g.options.Origins, lines[0]) || g.sameOrigin(r, lines[0])) {
 		return nil
 	}
-	return refusal(originNotAllowed, "pages of the origin %s may not open this", shorten(strings.Join(lines, ", ")))
+	return refusal(originNotAllowed, "pages of the origin %s may not open this", wire.Shorten(strings.Join(lines, ", ")))
 }
 
 // sameOrigin compares with the origin that clients see. Where nobody said

@@ -69,7 +69,7 @@ func TestTicketsSayNothing(t *testing.T) {
 	tickets := newTickets(nil)
 	seen := map[string]bool{}
 	for range 100 {
-		ticket, _ := tickets.issue(Identity{"north", "alice"}, "https://shop.example", time.Now())
+		ticket, _ := tickets.issue(Identity{Tenant: "north", Principal: "alice"}, "https://shop.example", time.Now())
 		raw, err := base64.RawURLEncoding.DecodeString(ticket)
 		if err != nil || strings.Contains(string(raw), "alice") || strings.Contains(string(raw), "north") || seen[ticket] {
 			t.Fatalf("ticket %q: %v", raw, err)
@@ -105,7 +105,7 @@ func TestUsedTicketsAreForgotten(t *testing.T) {
 
 func FuzzRedeem(f *testing.F) {
 	tickets := newTickets([]byte(strings.Repeat("k", 32)))
-	ticket, _ := tickets.issue(Identity{"t", "p"}, "", time.Now())
+	ticket, _ := tickets.issue(Identity{Tenant: "t", Principal: "p"}, "", time.Now())
 	for _, seed := range []string{"", "AAAA", ticket[:40], ticket + "\n", flip(ticket, 20)} {
 		f.Add(seed)
 	}
