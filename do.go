@@ -40,7 +40,7 @@ func Do[Tx, R any](ctx context.Context, e *Engine[Tx], c Command, fn func(ctx co
 		}
 		return result, answer.Replayed, nil
 	case Rejected:
-		return result, answer.Replayed, &Rejection{Code: op.Code, Reason: op.Reason, Status: op.Status}
+		return result, answer.Replayed, &Rejection{Code: op.Code, Reason: op.Reason, Status: op.Status, Result: op.Result}
 	}
 	return result, answer.Replayed, fmt.Errorf("%w: operation %s is %s", ErrOutcomeUnknown, op.ID, op.State)
 }

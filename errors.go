@@ -2,6 +2,7 @@ package semel
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 )
@@ -47,6 +48,9 @@ type Rejection struct {
 	Code   string // for programs: insufficient_funds
 	Reason string // for people
 	Status int    // HTTP status of the answer, 400 to 499; any other means 409
+	// Result is the answer's body as JSON; nil means problem details made of
+	// the rest.
+	Result json.RawMessage
 }
 
 func (r *Rejection) Error() string { return fmt.Sprintf("rejected (%s): %s", r.Code, r.Reason) }

@@ -113,6 +113,10 @@ func (o *Operation) reject(r *Rejection) error {
 	if o.Status < 400 || o.Status > 499 { // above would ask the client to try again, for ever
 		o.Status = http.StatusConflict
 	}
+	if r.Result != nil {
+		o.Result = r.Result
+		return nil
+	}
 	body, err := json.Marshal(problem{
 		Type:      ProblemTypes + "operation-rejected",
 		Title:     "Operation rejected",

@@ -59,8 +59,7 @@ type unkeptError struct{ *made }
 func (e *unkeptError) Error() string { return "the answer is not final" }
 
 // rejected is the code of a [semel.Rejection] that stands for an answer of
-// 400 to 499. Its reason is the answer as JSON: there is no other place in
-// what a rejection leaves behind.
+// 400 to 499, with that as its result.
 const rejected = "answered"
 
 // once runs the handler, or finds out what it said the first time.
@@ -85,7 +84,7 @@ func (m *middleware[Tx]) once(w http.ResponseWriter, r *http.Request, next http.
 	case errors.As(err, &unkept): // a repeat in the same transaction
 		kept, replayed = unkept.response.keep(m.options.Headers), false
 	case errors.As(err, &rejection) && rejection.Code == rejected:
-		if err := json.Unmarshal([]byte(rejection.Reason), &kept); err != nil {
+		if err := json.Unmarshal(rejection.Result, &kept); err != nil {
 			return fmt.Errorf("decoding a stored answer: %w", err)
 		}
 	case err != nil:
@@ -122,11 +121,11 @@ func (c *call[Tx]) run(ctx context.Context, u *semel.Unit[Tx]) (answer, error) {
 	case status < 400:
 		return kept, nil
 	case status < 500 && c.options.Final(status):
-		reason, err := json.Marshal(kept)
+		result, err := json.Marshal(kept)
 		if err != nil {
 			return answer{}, fmt.Errorf("encoding an answer: %w", err)
 		}
-		return answer{}, &semel.Rejection{Code: rejected, Reason: string(reason), Status: status}
+		return answer{}, &semel.Rejection{Code: rejected, Reason: http.StatusText(status), Status: status, Result: result}
 	}
 	return answer{}, &unkeptError{c.made}
 }
