@@ -197,7 +197,7 @@ func until(t *testing.T, is func() bool) {
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	for range 6000 {
+	for range 24_000 { // two minutes: the machine may be busy
 		if is() {
 			return
 		}
