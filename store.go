@@ -170,9 +170,11 @@ type OperationQuery struct {
 	Principal string
 	All       bool
 
-	// Open selects operations without an outcome; they are ordered by Seq.
+	// Open selects operations without an outcome, whose DonePosition is 0; they
+	// are ordered by Seq.
 	Open bool
-	// ByAcceptance orders by Seq instead of DonePosition.
+	// ByAcceptance orders by Seq instead of DonePosition, where an event of the
+	// operation stands in the log.
 	ByAcceptance bool
 	// After and Before bound the order's number, both exclusive; 0 is no bound.
 	After, Before int64

@@ -57,6 +57,11 @@ func (s *Store) Operations(ctx context.Context, q semel.OperationQuery) (ops []*
 	return ops, nil
 }
 
+// everyOutcome goes through the log, where each outcome has an event: so no
+// index is kept, at every operation's cost, for the few who read all of them.
+const everyOutcome = `(SELECT position AS outcome, operation AS concluded FROM semel_events) AS log
+ CROSS JOIN semel_operations ON id = concluded AND done_position = outcome`
+
 // list writes the statement for a query.
 func list(q semel.OperationQuery) (query string, args []driver.Value) {
 	var where []string
@@ -67,11 +72,14 @@ func list(q semel.OperationQuery) (query string, args []driver.Value) {
 	if !q.All {
 		add(`tenant = ? AND principal = ?`, q.Tenant, q.Principal)
 	}
-	order := "seq"
+	from, order := "semel_operations", "seq"
 	switch {
 	case q.Open:
 		add(undecided)
-	case !q.ByAcceptance:
+	case q.ByAcceptance:
+	case q.All:
+		from, order = everyOutcome, "outcome"
+	default:
 		order = "done_position"
 		add(`done_position > 0`)
 	}
@@ -106,7 +114,7 @@ func list(q semel.OperationQuery) (query string, args []driver.Value) {
 		orderBy += ", seq" + direction
 	}
 	args = append(args, int64(limit))
-	return `SELECT ` + operationColumns + ` FROM semel_operations WHERE ` + strings.Join(where, " AND ") +
+	return `SELECT ` + operationColumns + ` FROM ` + from + ` WHERE ` + strings.Join(where, " AND ") +
 		` ORDER BY ` + orderBy + ` LIMIT ?`, args
 }
 

@@ -22,9 +22,10 @@ const operationColumns = `seq, id, tenant, principal, name, key, subject, finger
 const operationWidth = 28
 
 // undecided is repeated word for word in the partial indexes: SQLite uses them
-// only for queries that contain it.
+// only for queries that contain it. It compares a number, because every index's
+// condition is evaluated for every operation that is stored.
 const (
-	undecided  = `state IN ('accepted', 'running', 'waiting', 'executed')`
+	undecided  = `done_position = 0`
 	unfinished = `state IN ('accepted', 'running', 'waiting')`
 )
 

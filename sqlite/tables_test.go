@@ -130,7 +130,4 @@ func TestStatesAreThoseOfTheSchema(t *testing.T) {
 	if want := quoted(semel.State.Unfinished); unfinished != want {
 		t.Errorf("unfinished is %q, want %q", unfinished, want)
 	}
-	if want := quoted(func(s semel.State) bool { return !s.Done() }); undecided != want {
-		t.Errorf("undecided is %q, want %q", undecided, want)
-	}
 }

@@ -18,9 +18,12 @@ func listingChecks[Tx any]() []check[Tx] {
 	}
 }
 
-// library stores operations of two callers in every state.
+// library stores operations of two callers in every state, with the events that
+// their outcomes stand at.
 func (s *stage[Tx]) library(ctx context.Context) ([]*semel.Operation, error) {
+	const positions = 121
 	var ops []*semel.Operation
+	log := make([]*semel.Event, positions)
 	for i := range 120 {
 		op := s.operation(fmt.Sprint(i))
 		op.Principal, op.Name = "alice", []string{"deposit", "withdraw"}[i/3%2]
@@ -32,9 +35,18 @@ func (s *stage[Tx]) library(ctx context.Context) ([]*semel.Operation, error) {
 		}
 		op.State = semel.States()[i%len(semel.States())]
 		if op.State.Done() {
-			op.DonePosition, op.DueAt = int64(1+i*37%121), time.Time{}
+			op.DonePosition, op.DueAt = int64(1+i*37%positions), time.Time{}
+			log[op.DonePosition-1] = s.event(op, 0)
 		}
 		ops = append(ops, op)
+	}
+	for i, event := range log { // between the outcomes stand events of operations not there
+		if event == nil {
+			log[i] = s.event(s.operation(fmt.Sprint("other", i)), 0)
+		}
+	}
+	if err := s.append(ctx, log...); err != nil {
+		return nil, err
 	}
 	return ops, s.insert(ctx, ops...)
 }

@@ -34,16 +34,14 @@ CREATE TABLE semel_operations (
 
 -- A caller's outcomes in the order in which they became known.
 CREATE INDEX semel_operations_outcomes ON semel_operations (tenant, principal, done_position) WHERE done_position > 0;
--- Everybody's, for who operates the system. It grows at its end only.
-CREATE INDEX semel_operations_all ON semel_operations (done_position) WHERE done_position > 0;
 -- Operations without an outcome, oldest first: a caller's, and everybody's,
 -- from which the due ones are claimed without sorting a long backlog.
 -- Operations that are born with their outcome, which are most, never enter
 -- these indexes nor the next ones.
 CREATE INDEX semel_operations_open_of_caller ON semel_operations (tenant, principal, seq)
-  WHERE state IN ('accepted', 'running', 'waiting', 'executed');
+  WHERE done_position = 0;
 CREATE INDEX semel_operations_open ON semel_operations (seq, due_at, name)
-  WHERE state IN ('accepted', 'running', 'waiting', 'executed');
+  WHERE done_position = 0;
 CREATE INDEX semel_operations_due ON semel_operations (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX semel_operations_executed ON semel_operations (position) WHERE state = 'executed';
 -- Dead letters, for who operates the system.
