@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 )
 
@@ -43,6 +44,7 @@ func (e *Engine[Tx]) execute(stop <-chan struct{}) {
 			}
 		}
 		e.turn <- struct{}{}
+		runtime.Gosched() // callers who were just answered may have more
 		group := e.fill(e.group[:0])
 		if len(group) == 0 && ending {
 			return
