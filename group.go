@@ -22,7 +22,7 @@ func (e *Engine[Tx]) help() {
 		return // who has the turn looks again after giving it back
 	}
 	defer e.giveBack()
-	e.runGroup(e.work, e.fill(e.group[:0]))
+	e.runNext()
 }
 
 func (e *Engine[Tx]) giveBack() {
@@ -30,6 +30,16 @@ func (e *Engine[Tx]) giveBack() {
 	if e.intake.any() || len(e.claimed) > 0 {
 		e.intake.signal()
 	}
+}
+
+// runNext runs the next group, if there is one. Who calls it has the turn.
+func (e *Engine[Tx]) runNext() (ran bool) {
+	// Who can send already may do so first, and share the flush. With nobody
+	// there it costs next to nothing.
+	runtime.Gosched()
+	group := e.fill(e.group[:0])
+	e.runGroup(e.work, group)
+	return len(group) > 0
 }
 
 // execute runs groups until stop is closed and nothing is left. It then keeps
@@ -44,12 +54,9 @@ func (e *Engine[Tx]) execute(stop <-chan struct{}) {
 			}
 		}
 		e.turn <- struct{}{}
-		runtime.Gosched() // callers who were just answered may have more
-		group := e.fill(e.group[:0])
-		if len(group) == 0 && ending {
+		if !e.runNext() && ending {
 			return
 		}
-		e.runGroup(e.work, group)
 		e.giveBack()
 	}
 }
