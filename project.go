@@ -62,7 +62,8 @@ func ownEvent(name string) bool {
 // tried again, with growing waits, until it can.
 //
 // An operation is completed only when every projection that is not optional
-// shows it. Project panics if the name is empty or taken.
+// shows it. Every engine on a store must have the same projections: one that
+// lacks a required one would complete operations too early. Project panics if the name is empty or taken.
 func Project[Tx any](e *Engine[Tx], name string, apply func(context.Context, *ReadModel[Tx], Event) error, o *ProjectOptions[Tx]) {
 	if o == nil {
 		o = &ProjectOptions[Tx]{}
