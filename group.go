@@ -32,11 +32,15 @@ func (e *Engine[Tx]) giveBack() {
 	}
 }
 
+// few is a group so small that it is worth to let others in who are about to
+// send. A caller alone loses next to nothing by it.
+const few = 16
+
 // runNext runs the next group, if there is one. Who calls it has the turn.
 func (e *Engine[Tx]) runNext() (ran bool) {
-	// Who can send already may do so first, and share the flush. With nobody
-	// there it costs next to nothing.
-	runtime.Gosched()
+	if e.intake.waitingLessThan(few) {
+		runtime.Gosched() // who can send already may do so, and share the flush
+	}
 	group := e.fill(e.group[:0])
 	e.runGroup(e.work, group)
 	return len(group) > 0

@@ -58,10 +58,12 @@ func (q *intake[Tx]) put(t *task[Tx]) error {
 }
 
 // any reports whether commands are waiting.
-func (q *intake[Tx]) any() bool {
+func (q *intake[Tx]) any() bool { return !q.waitingLessThan(1) }
+
+func (q *intake[Tx]) waitingLessThan(n int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.waiting > 0
+	return q.waiting < n
 }
 
 func (q *intake[Tx]) signal() {
