@@ -26,9 +26,6 @@ func (a *attempt[Tx]) settle() error {
 		if err := a.settleOne(t, &op); err != nil {
 			return err
 		}
-		if op.Holds {
-			a.hold(t)
-		}
 		a.add(i, &op)
 	}
 	// A repeat within the group gets what its first one got.

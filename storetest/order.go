@@ -14,6 +14,7 @@ func orderChecks[Tx any]() []check[Tx] {
 	return []check[Tx]{
 		{"order/sequence", "commands of a subject take effect in the order in which they were accepted, whoever waits or fails", checkSequence[Tx]},
 		{"order/group", "a member of a group that fails is not overtaken by a later one of its subject", checkGroup[Tx]},
+		{"order/trace", "also one that fails before it has written anything", checkTrace[Tx]},
 		{"order/crowd", "the order of acceptance is the order of effects also among many at once", checkCrowd[Tx]},
 		{"order/park", "a parked failure keeps its own subject waiting until it is replayed, and no other", checkPark[Tx]},
 		{"order/cancel", "what has not run can be canceled, and frees those behind it", checkCancel[Tx]},
@@ -146,6 +147,41 @@ func checkGroup[Tx any](ctx context.Context, s *stage[Tx]) error {
 		err = fmt.Errorf("effects came in the order %q, want %q", order["b"], want)
 	}
 	if want := []string{"2", "4", "6", "8"}; err == nil && !slices.Equal(order["a"], want) {
+		err = fmt.Errorf("effects came in the order %q, want %q", order["a"], want)
+	}
+	return err
+}
+
+// checkTrace has nobody else fail in the group: its members would run again for
+// another's sake, and the failure would be over.
+func checkTrace[Tx any](ctx context.Context, s *stage[Tx]) error {
+	e, _, err := s.start(ctx, setup[Tx]{deposit: semel.HandleOptions{Retry: semel.Retry{Wait: semel.Backoff{First: s.tick, Fixed: true}}}})
+	if err != nil {
+		return err
+	}
+	var sending sync.WaitGroup
+	failures := make([]error, 4)
+	for i, d := range []deposit{
+		{Account: "gate", Cents: 1, Mode: gated}, {Account: "a", Cents: 1, Mode: shaky},
+		{Account: "b", Cents: 1, Mode: plain}, {Account: "a", Cents: 1, Mode: plain},
+	} {
+		sending.Go(func() {
+			_, failures[i] = e.Submit(ctx, command(fmt.Sprint(i), d), semel.SubmitOptions{})
+		})
+		if i == 0 {
+			<-s.paused
+		}
+		if err := pause(ctx, s.tick/10); err != nil {
+			return err
+		}
+	}
+	s.release()
+	sending.Wait()
+	if err := errors.Join(failures...); err != nil {
+		return err
+	}
+	order, err := s.sequence(ctx)
+	if want := []string{"1", "3"}; err == nil && !slices.Equal(order["a"], want) {
 		err = fmt.Errorf("effects came in the order %q, want %q", order["a"], want)
 	}
 	return err
