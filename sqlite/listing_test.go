@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"database/sql/driver"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +64,33 @@ func TestOperations(t *testing.T) {
 		if keys(got) != test.want {
 			t.Errorf("%s: %s, want %s", test.name, keys(got), test.want)
 		}
+	}
+}
+
+// TestUndecided: the number that stands for "no outcome" selects the states that
+// have none, each and no other.
+func TestUndecided(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	var want []semel.State
+	for i, state := range semel.States() {
+		o := operation(string(state))
+		o.State = state
+		if state.Done() {
+			o.DonePosition = int64(i + 1)
+		} else {
+			want = append(want, state)
+		}
+		insert(t, s, o)
+	}
+	ops, err := s.Operations(t.Context(), semel.OperationQuery{All: true, Open: true})
+	must(t, err)
+	var got []semel.State
+	for _, o := range ops {
+		got = append(got, o.State)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q selects %q, want %q", undecided, got, want)
 	}
 }
 
